@@ -1,0 +1,74 @@
+"""What the engine needs from a backbone. One adapter per diffusers pipeline class implements it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from rmd.config import BackboneSpec
+from rmd.schedule import NoiseSchedule, PredictionType, Time
+
+Conditioning = dict[str, Tensor]
+"""A prompt as the network takes it: named tensors, batch first."""
+
+OnTeacherStep = Callable[[int, Tensor, float], None]
+"""Called after every teacher step with its index, the latent and the time in [0, 1] it now stands at;
+raising from it stops the pipeline."""
+
+
+class Backbone(Protocol):
+    """A loaded pipeline with one denoising network in use: the teacher's own or a student's."""
+
+    spec: BackboneSpec
+    schedule: NoiseSchedule
+    prediction: PredictionType
+    channels: int
+    """Latent channels C."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def network(self) -> nn.Module:
+        """The denoising network in use (UNet or transformer)."""
+        ...
+
+    def with_network(self, network: nn.Module) -> Backbone:
+        """The same backbone, everything else shared, with another network of the same class."""
+        ...
+
+    def latent_size(self, pixels: tuple[int, int]) -> tuple[int, ...]:
+        """Latent cells of a picture of (height, width) pixels."""
+        ...
+
+    def encode(self, prompts: list[str]) -> Conditioning:
+        """Text → conditioning, one row per prompt; "" is the unconditional one."""
+        ...
+
+    def predict(self, x: Tensor, t: Time, conditioning: Conditioning) -> Tensor:
+        """Raw network output for x (B, C, *S) at time t (scalar or (B,)), without guidance."""
+        ...
+
+    def decode(self, latents: Tensor) -> list[Image.Image]:
+        """Clean latents (B, C, H, W) → B pictures."""
+        ...
+
+    def preview(self, latents: Tensor) -> Image.Image:
+        """A quick small picture of the first latent by a linear map to RGB, without the decoder."""
+        ...
+
+    def teacher(
+        self,
+        positive: Conditioning,
+        negative: Conditioning,
+        noise: Tensor,
+        steps: int,
+        guidance: float,
+        on_step: OnTeacherStep,
+    ) -> Tensor:
+        """Run the diffusers pipeline itself with its own scheduler from `noise` (unit variance) → clean latents."""
+        ...

@@ -1,0 +1,166 @@
+"""Requests and what backbones allow: every range and every message about bad input, in one place."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from dataclasses import dataclass, fields, replace
+from typing import Any, get_args
+
+from rmd.plan import MAX_STEPS, Mapping, Reinjection, Upsampler
+
+PROMPT_LENGTH = 1000
+SEED_LIMIT = 2**32
+TEACHER_STEPS = (2, 100)
+GUIDANCE = (1.0, 20.0)
+
+
+class RequestError(ValueError):
+    """Bad input or an unusable file; the message is a sentence for the person who sent it."""
+
+
+class Cancelled(Exception):
+    """The request was stopped by its owner."""
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What a backbone is and its defaults. Sizes in pixels (height, width)."""
+
+    id: str
+    name: str
+    high: tuple[int, int]
+    low: tuple[int, int]
+    teacher_steps: int
+    guidance: float
+    default_steps: int
+    default_switch: int
+    licence: str
+    known_words: tuple[str, ...] = ()
+    """Objects the model was trained on; empty when it is general."""
+    colours: tuple[str, ...] = ()
+    """Background colours the model was trained on."""
+    shift_ratio: float | None = None
+    """Ratio of the backbone's own timestep shifts, high size over low size; flow backbones only."""
+
+
+@dataclass(frozen=True)
+class StudentSpec:
+    """What is known of a student's weights, from its `rmd.json` card."""
+
+    name: str
+    base_model: str
+    licence: str
+    default_steps: int
+    default_switch: int
+    eta: float
+    reinjection: Reinjection
+    training: str
+    """One sentence: data, budget, hardware."""
+    quality: dict[str, Any]
+    """Measured figures; empty when none were measured."""
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """One click. Build with `make_request`, which checks everything."""
+
+    backbone: str
+    prompt: str
+    negative: str = ""
+    steps: int = 4
+    switch: int = 2
+    seed: int = 0
+    student: str | None = None
+    """Folder of student weights; None takes the backbone's own when it has one; "none" asks for the teacher's weights."""
+    teacher: bool = True
+    teacher_steps: int = 50
+    guidance: float = 3.5
+    """Classifier-free guidance of the teacher (and of an undistilled cascade)."""
+    reinjection: Reinjection = "band"
+    eta: float = 1.0
+    mapping: Mapping = "logsnr"
+    upsampler: Upsampler = "bilinear"
+
+
+def whole(name: str, value: Any, low: int, high: int) -> int:
+    """value as a whole number in [low, high]; raises RequestError naming the field, the value and the range."""
+    bad = RequestError(f"{name} must be a whole number from {low} to {high}, not {shown(value)}.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise bad
+    if value != int(value) or not low <= value <= high:
+        raise bad
+    return int(value)
+
+
+def real(name: str, value: Any, low: float, high: float) -> float:
+    """value as a number in [low, high]; raises RequestError naming the field, the value and the range."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise RequestError(f"{name} must be a number from {low:g} to {high:g}, not {shown(value)}.")
+    return float(value)
+
+
+def choice(name: str, value: Any, options: tuple[str, ...]) -> Any:
+    if value not in options:
+        raise RequestError(f"{name} must be one of {', '.join(options)}, not {shown(value)}.")
+    return value
+
+
+def text(name: str, value: Any, empty: bool) -> str:
+    if not isinstance(value, str):
+        raise RequestError(f"{name} must be text, not {shown(value)}.")
+    if not empty and not value.strip():
+        raise RequestError(f"{name} is empty; describe the picture you want, for example “a fox on a blue background”.")
+    if len(value) > PROMPT_LENGTH:
+        raise RequestError(f"{name} has {len(value)} characters; at most {PROMPT_LENGTH} are allowed.")
+    if any(ord(c) < 32 and c not in "\t\n\r" for c in value) or any(0xD800 <= ord(c) < 0xE000 for c in value):
+        raise RequestError(f"{name} holds control characters; please use plain text.")
+    return " ".join(value.split())
+
+
+def shown(value: Any) -> str:
+    """A short, safe form of a bad value for a message."""
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "…"
+
+
+def make_request(values: dict[str, Any]) -> GenerateRequest:
+    """Check and normalise a request given as plain values; a missing or None seed is drawn at random.
+
+    Raises RequestError on the first bad field, unknown fields included.
+    """
+    known = {f.name for f in fields(GenerateRequest)}
+    for name in values:
+        if name not in known:
+            raise RequestError(f"{name} is not a setting; the settings are {', '.join(sorted(known))}.")
+    request = replace(GenerateRequest(backbone="", prompt=""), **{k: v for k, v in values.items() if v is not None})
+    seed = values.get("seed")
+    steps = whole("steps", request.steps, 1, MAX_STEPS)
+    if not isinstance(request.teacher, bool):
+        raise RequestError(f"teacher must be true or false, not {shown(request.teacher)}.")
+    return replace(
+        request,
+        backbone=text("backbone", request.backbone, empty=False),
+        prompt=text("prompt", request.prompt, empty=False),
+        negative=text("negative", request.negative, empty=True),
+        steps=steps,
+        switch=whole("switch", request.switch, 0, steps),
+        seed=secrets.randbelow(SEED_LIMIT) if seed is None else whole("seed", seed, 0, SEED_LIMIT - 1),
+        student=None if request.student is None else text("student", request.student, empty=False),
+        teacher_steps=whole("teacher_steps", request.teacher_steps, *TEACHER_STEPS),
+        guidance=real("guidance", request.guidance, *GUIDANCE),
+        reinjection=choice("reinjection", request.reinjection, get_args(Reinjection)),
+        eta=real("eta", request.eta, 0, 1),
+        mapping=choice("mapping", request.mapping, get_args(Mapping)),
+        upsampler=choice("upsampler", request.upsampler, get_args(Upsampler)),
+    )
+
+
+def unknown_words(spec: BackboneSpec, prompt: str) -> list[str]:
+    """Words of the prompt that a small model with a known vocabulary never saw; empty for general models."""
+    if not spec.known_words:
+        return []
+    glue = {"a", "an", "the", "on", "background", "3d", "emoji", "of"}
+    known = glue | {word for phrase in (*spec.known_words, *spec.colours) for word in phrase.lower().split()}
+    words = "".join(c if c.isalnum() else " " for c in prompt.lower()).split()
+    return list(dict.fromkeys(word for word in words if word not in known))

@@ -1,0 +1,251 @@
+"""Session: one request in, a stream of events out. Knows no user interface.
+
+Timings are of network and decoder work alone: loading, warm-up, previews and whatever the listener does between two
+events are not in them. The prompt's encoding is in "end to end" even when it came from the cache (with the time it
+took when it was made), so that repeated prompts do not look faster.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rmd.backbones.base import Backbone, Conditioning
+from rmd.cascade import CascadeSampler, Step
+from rmd.config import BackboneSpec, Cancelled, GenerateRequest, RequestError, StudentSpec
+from rmd.denoiser import Denoiser
+from rmd.memory import Loaded, ModelPool
+from rmd.plan import CascadePlan, two_stage
+from rmd.results import Done, Output, StageTiming, Timings
+from rmd.schedule import NoiseSchedule
+from rmd.teacher import teacher_steps
+
+
+@dataclass(frozen=True)
+class Loading:
+    """The models are being read from disk and warmed up."""
+
+    backbone: str
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Another request has the accelerator."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A finished step of "student" or "teacher"; `size` in latent cells. `preview` is a small RGB picture."""
+
+    role: str
+    index: int
+    total: int
+    size: tuple[int, ...]
+    preview: Image.Image | None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One side is complete."""
+
+    role: str
+    output: Output
+
+
+Event = Loading | Waiting | Progress | Decoded | Done
+
+
+class Session:
+    """Runs requests one at a time on one device.
+
+    previews: make a small picture after every step (never counted in the timings).
+    """
+
+    def __init__(self, pool: ModelPool | None = None, previews: bool = True):
+        self.pool = pool or ModelPool()
+        self.previews = previews
+        self._lock = threading.Lock()
+        self._prompts: OrderedDict[tuple[str, str], tuple[Conditioning, float]] = OrderedDict()
+
+    @torch.inference_mode()
+    def generate(self, request: GenerateRequest, cancel: threading.Event | None = None) -> Iterator[Event]:
+        """Yield events until Done. Setting `cancel` (or closing the generator) stops within one network call.
+
+        Raises Cancelled, or RequestError for what only shows when loading. The lock is free afterwards in any case.
+        """
+        cancel = cancel or threading.Event()
+        if not self._lock.acquire(blocking=False):
+            yield Waiting()
+            while not self._lock.acquire(timeout=0.1):
+                check(cancel)
+        try:
+            yield from self._run(request, cancel)
+        except torch.OutOfMemoryError as error:
+            raise RequestError("The accelerator ran out of memory; choose fewer steps or a smaller backbone.") from error
+        finally:
+            self._lock.release()
+
+    def _run(self, request: GenerateRequest, cancel: threading.Event) -> Iterator[Event]:
+        if not self.pool.resident(request.backbone, request.student):
+            yield Loading(request.backbone)
+            self._prompts.clear()
+        loaded = self.pool.acquire(request.backbone, request.student)
+        check(cancel)
+        backbone = loaded.teacher
+        positive, negative, encode = self._encode(backbone, request)
+        plan = plan_for(request, backbone.spec, backbone.schedule, backbone.latent_size)
+        generator = torch.Generator().manual_seed(request.seed)
+        noise = torch.randn((1, backbone.channels, *plan.size), generator=generator).to(backbone.device)
+
+        student = None
+        for event in self._student(request, loaded, plan, noise, generator, (positive, negative, encode)):
+            check(cancel)
+            student = event.output if isinstance(event, Decoded) else student
+            yield event
+        assert student is not None
+        teacher = None
+        if request.teacher:
+            for event in self._teacher(request, backbone, noise, (positive, negative, encode), cancel):
+                teacher = event.output if isinstance(event, Decoded) else teacher
+                yield event
+        yield Done(request, plan, student, teacher, loaded.card, str(backbone.device), dtype_name(backbone))
+
+    def _encode(self, backbone: Backbone, request: GenerateRequest) -> tuple[Conditioning, Conditioning, float]:
+        """Positive and negative conditioning and the seconds a first encoding of the positive one took."""
+        rows = []
+        for prompt in (request.prompt, request.negative):
+            key = (request.backbone, prompt)
+            if key not in self._prompts:
+                clock = clock_for(backbone)
+                start = clock()
+                self._prompts[key] = (backbone.encode([prompt]), clock() - start)
+                while len(self._prompts) > 64:
+                    self._prompts.popitem(last=False)
+            rows.append(self._prompts[key])
+        return rows[0][0], rows[1][0], rows[0][1]
+
+    def _student(
+        self,
+        request: GenerateRequest,
+        loaded: Loaded,
+        plan: CascadePlan,
+        noise: Tensor,
+        generator: torch.Generator,
+        prompt: tuple[Conditioning, Conditioning, float],
+    ) -> Iterator[Progress | Decoded]:
+        """The cascade: with the student's weights and no guidance, or undistilled with the teacher's weights and CFG."""
+        positive, negative, encode = prompt
+        backbone = loaded.student or loaded.teacher
+        guidance = 1.0 if loaded.student else request.guidance
+        denoiser = Denoiser(backbone, positive, negative, guidance)
+        clock = clock_for(backbone)
+        sampler = CascadeSampler(backbone.schedule, plan, clock)
+        seconds, switch, x0 = [0.0] * len(plan.stages), 0.0, noise
+        for event in sampler.steps(denoiser, sampler.initial(noise), generator):
+            x0 = event.estimate.x0
+            if isinstance(event, Step):
+                seconds[event.stage] += event.seconds
+                size = plan.stages[event.stage].size
+                yield Progress("student", event.index + 1, plan.steps, size, self._preview(backbone, x0))
+            else:
+                switch += event.seconds
+        image, decode = timed_decode(backbone, x0, clock)
+        stages = tuple(
+            StageTiming(stage.size, len(stage.times), taken)
+            for stage, taken in zip(plan.stages, seconds, strict=True)
+            if stage.times
+        )
+        timings = Timings(encode, stages, switch, decode)
+        yield Decoded("student", Output(image, timings, plan.steps * denoiser.calls_per_step, loaded.student is not None))
+
+    def _teacher(
+        self,
+        request: GenerateRequest,
+        backbone: Backbone,
+        noise: Tensor,
+        prompt: tuple[Conditioning, Conditioning, float],
+        cancel: threading.Event,
+    ) -> Iterator[Progress | Decoded]:
+        """The pipeline itself, from the same noise, one Progress per step."""
+        positive, negative, encode = prompt
+        clock = clock_for(backbone)
+        size, steps = tuple(noise.shape[2:]), request.teacher_steps
+
+        def run(on_step: Callable[[int, Tensor, float], None]) -> Tensor:
+            return backbone.teacher(positive, negative, noise, steps, request.guidance, on_step)
+
+        result = None
+        for step in teacher_steps(run, clock):
+            check(cancel)
+            if step.latents is not None and not step.final:
+                yield Progress("teacher", step.index + 1, steps, size, self._preview(backbone, step.latents))
+            result = step
+        assert result is not None and result.final and result.latents is not None
+        image, decode = timed_decode(backbone, result.latents, clock)
+        calls = 1 if request.guidance == 1 else 2
+        timings = Timings(encode, (StageTiming(size, steps, result.seconds),), 0.0, decode)
+        yield Decoded("teacher", Output(image, timings, steps * calls, False))
+
+    def _preview(self, backbone: Backbone, x0: Tensor) -> Image.Image | None:
+        return backbone.preview(x0) if self.previews else None
+
+
+def plan_for(
+    request: GenerateRequest,
+    spec: BackboneSpec,
+    schedule: NoiseSchedule,
+    latent_size: Callable[[tuple[int, int]], tuple[int, ...]],
+) -> CascadePlan:
+    """The request's plan on a backbone; raises RequestError when the backbone cannot do it."""
+    try:
+        return two_stage(
+            schedule,
+            request.steps,
+            request.switch,
+            latent_size(spec.low),
+            latent_size(spec.high),
+            eta=request.eta,
+            reinjection=request.reinjection,
+            mapping=request.mapping,
+            upsampler=request.upsampler,
+            shift_ratio=spec.shift_ratio,
+        )
+    except ValueError as error:
+        raise RequestError(f"{error}.") from error
+
+
+def check(cancel: threading.Event) -> None:
+    if cancel.is_set():
+        raise Cancelled("The request was stopped.")
+
+
+def clock_for(backbone: Backbone) -> Callable[[], float]:
+    """Seconds, after the device has finished what it was given."""
+    if backbone.device.type != "cuda":
+        return time.perf_counter
+
+    def clock() -> float:
+        torch.cuda.synchronize(backbone.device)
+        return time.perf_counter()
+
+    return clock
+
+
+def timed_decode(backbone: Backbone, x0: Tensor, clock: Callable[[], float]) -> tuple[Image.Image, float]:
+    start = clock()
+    image = backbone.decode(x0)[0]
+    return image, clock() - start
+
+
+def dtype_name(backbone: Backbone) -> str:
+    return str(next(backbone.network.parameters()).dtype).removeprefix("torch.")
+
+
+__all__ = ["Cancelled", "Decoded", "Done", "Event", "Loading", "Progress", "Session", "StudentSpec", "Waiting", "plan_for"]

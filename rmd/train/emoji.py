@@ -1,0 +1,145 @@
+"""Training pictures and captions: 3D Fluent emoji composed on coloured backgrounds.
+
+Sources: npm `@lobehub/fluent-emoji-3d` (Microsoft Fluent Emoji, MIT; 256×256 RGBA WebP named by code
+points) and npm `emojibase-data` (MIT; labels and tags, used for the tokenizer). Needed for training only.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+PACKAGES = ("@lobehub/fluent-emoji-3d@1.1.0", "emojibase-data@17.0.0")
+SIZE = 256  # pixels of the stored pictures
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "white": (250, 250, 250),
+    "gray": (150, 154, 160),
+    "black": (28, 28, 32),
+    "light blue": (160, 212, 250),
+    "blue": (44, 92, 214),
+    "green": (72, 176, 92),
+    "yellow": (252, 222, 92),
+    "orange": (246, 148, 52),
+    "pink": (250, 168, 200),
+    "purple": (130, 82, 190),
+}
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One known object: the name used in captions, its group and its picture's file name."""
+
+    name: str
+    label: str
+    group: str
+    file: str
+
+
+def concepts() -> list[Concept]:
+    """The concepts the bundled image model is trained on."""
+    return [Concept(**row) for row in json.loads((Path(__file__).parent / "concepts.json").read_text())]
+
+
+def fetch(data: Path) -> None:
+    """Download and unpack the npm packages into `data` (about 25 MB); packages already there are kept.
+
+    Raises RuntimeError when npm is missing or the registry cannot be reached.
+    """
+    data.mkdir(parents=True, exist_ok=True)
+    for package in PACKAGES:
+        target = data / package.rsplit("@", 1)[0].strip("@").replace("/", "-")
+        if target.exists():
+            continue
+        try:
+            done = subprocess.run(
+                ["npm", "pack", "--silent", package], cwd=data, check=True, capture_output=True, text=True
+            )
+        except FileNotFoundError as error:
+            raise RuntimeError("npm is needed to fetch the training pictures; install Node.js") from error
+        except subprocess.CalledProcessError as error:
+            raise RuntimeError(f"npm could not fetch {package}: {error.stderr.strip()[-300:]}") from error
+        archive = data / done.stdout.strip().splitlines()[-1]
+        partial = target.with_suffix(".partial")
+        with tarfile.open(archive) as tar:
+            tar.extractall(partial, filter="data")
+        partial.rename(target)
+        archive.unlink()
+
+
+def picture_folder(data: Path) -> Path:
+    return data / "lobehub-fluent-emoji-3d" / "package" / "assets"
+
+
+def label_texts(data: Path) -> list[str]:
+    """All emojibase labels and tags: the corpus of the tokenizer."""
+    rows = json.loads((data / "emojibase-data" / "package" / "en" / "data.json").read_text())
+    return [text for row in rows for text in [row["label"], *row.get("tags", [])]]
+
+
+def load_picture(path: Path) -> torch.Tensor:
+    """(4, 256, 256) uint8: colour premultiplied by alpha (so that resizing leaves no dark rim), then alpha."""
+    rgba = np.asarray(Image.open(path).convert("RGBA").resize((SIZE, SIZE)), dtype=np.float32)
+    rgba = np.concatenate([rgba[..., :3] * (rgba[..., 3:] / 255), rgba[..., 3:]], axis=-1)
+    return torch.from_numpy(rgba.round().astype(np.uint8)).permute(2, 0, 1).contiguous()
+
+
+def background(colour: tuple[int, int, int], generator: torch.Generator, size: int = SIZE) -> torch.Tensor:
+    """(3, size, size) in [0, 1]: the colour with a mild random shade and a soft random gradient."""
+    shade = (torch.rand(3, generator=generator) - 0.5) * 0.06
+    direction = torch.randn(2, generator=generator)
+    direction = direction / direction.norm() * 0.08 * torch.rand((), generator=generator)
+    axis = torch.linspace(-1, 1, size)
+    gradient = direction[0] * axis[:, None] + direction[1] * axis[None, :]
+    base = torch.tensor(colour, dtype=torch.float32)[:, None, None] / 255 + shade[:, None, None]
+    return (base + gradient).clamp(0, 1)
+
+
+def compose(
+    picture: torch.Tensor, colour: tuple[int, int, int], generator: torch.Generator, scale: tuple[float, float]
+) -> torch.Tensor:
+    """Put a premultiplied (4, 256, 256) uint8 picture on a background → (3, 256, 256) float in [0, 1].
+
+    scale: range of the picture's size relative to the canvas; its position varies by up to half of
+    the room that is left (at most 12 px from the centre).
+    """
+    u = torch.rand(3, generator=generator).tolist()
+    side = round(SIZE * (scale[0] + (scale[1] - scale[0]) * u[0]))
+    image = picture.float()[None] / 255
+    if side != SIZE:
+        image = F.interpolate(image, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+    room = SIZE - side
+    reach = min(room / 2, 12)
+    top, left = (round(room / 2 + (2 * v - 1) * reach) for v in u[1:])
+    canvas = background(colour, generator)
+    region = canvas[:, top : top + side, left : left + side]
+    region.mul_(1 - image[0, 3:]).add_(image[0, :3])
+    return canvas.clamp_(0, 1)
+
+
+def article(name: str) -> str:
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
+
+
+def caption(name: str, colour: str, generator: torch.Generator) -> str:
+    """A caption in one of the phrasings the model should understand."""
+    templates = (
+        (0.65, f"{article(name)} on {article(colour)} background"),
+        (0.15, f"{name}, {colour} background"),
+        (0.12, f"a 3d emoji of {article(name)} on {article(colour)} background"),
+        (0.08, name),
+    )
+    u = torch.rand((), generator=generator).item()
+    for weight, text in templates:
+        u -= weight
+        if u < 0:
+            return text
+    return templates[0][1]

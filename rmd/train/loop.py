@@ -1,0 +1,123 @@
+"""What every training stage shares: resumable state, weight averages, a log, a learning-rate curve."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+
+def cosine(step: int, steps: int, warmup: int = 100, floor: float = 0.02) -> float:
+    """Learning-rate factor in (0, 1]: linear warm-up, then a half cosine down to `floor`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class Average:
+    """Exponential moving average of several modules' weights, with a warm-up so that early weights fade fast."""
+
+    def __init__(self, modules: dict[str, nn.Module], decay: float):
+        self.modules, self.decay, self.updates = modules, decay, 0
+        self.values = {
+            name: {k: v.detach().float().clone() for k, v in module.state_dict().items()}
+            for name, module in modules.items()
+        }
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, module in self.modules.items():
+            for key, value in module.state_dict().items():
+                if value.is_floating_point():
+                    self.values[name][key].lerp_(value.float(), 1 - decay)
+
+    def swap(self) -> None:
+        """Exchange the modules' weights with the averages; call twice to get back."""
+        for name, module in self.modules.items():
+            current = {k: v.detach().float().clone() for k, v in module.state_dict().items()}
+            module.load_state_dict(self.values[name])
+            self.values[name] = current
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"values": self.values, "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.values, self.updates = state["values"], state["updates"]
+
+
+class Run:
+    """A stage's working folder: `state.pt` (resume), `log.jsonl`, sample sheets; a progress bar over the steps.
+
+    parts: name → anything with state_dict/load_state_dict. The state is written to a temporary file and
+    renamed, so an interruption at any moment leaves the last complete one.
+    """
+
+    def __init__(self, folder: Path, parts: dict[str, Any], save_every_seconds: float = 120):
+        self.folder, self.parts, self.save_every = folder, parts, save_every_seconds
+        folder.mkdir(parents=True, exist_ok=True)
+        self.step, self.seconds, self.samples = 0, 0.0, 0
+        self._last_save = time.monotonic()
+        if (folder / "state.pt").exists():
+            state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+            for name, part in parts.items():
+                part.load_state_dict(state["parts"][name])
+            self.step, self.seconds, self.samples = state["step"], state["seconds"], state["samples"]
+
+    def steps(self, total: int, label: str) -> Iterator[int]:
+        """Yield the step numbers still to do; saves on the way and at the end."""
+        bar = tqdm(total=total, initial=self.step, desc=label, mininterval=5)
+        while self.step < total:
+            start = time.monotonic()
+            yield self.step
+            self.step += 1
+            self.seconds += time.monotonic() - start
+            bar.update()
+            if time.monotonic() - self._last_save > self.save_every:
+                self.save()
+        bar.close()
+        self.save()
+
+    def save(self) -> None:
+        partial = self.folder / "state.partial"
+        torch.save(
+            {
+                "parts": {name: part.state_dict() for name, part in self.parts.items()},
+                "step": self.step,
+                "seconds": self.seconds,
+                "samples": self.samples,
+            },
+            partial,
+        )
+        os.replace(partial, self.folder / "state.pt")
+        self._last_save = time.monotonic()
+
+    def log(self, **values: float) -> None:
+        row = {"step": self.step, "minutes": round(self.seconds / 60, 2), **{k: round(v, 5) for k, v in values.items()}}
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        tqdm.write(" ".join(f"{k}={v}" for k, v in row.items()))
+
+
+def generator_for(seed: int, step: int) -> torch.Generator:
+    """One generator per (seed, step), so that a resumed run draws what an uninterrupted one would."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def parameters(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
+    return [p for module in modules for p in module.parameters()]
