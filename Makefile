@@ -1,0 +1,48 @@
+# Nothing has to be installed by hand: the targets make .venv and keep it up to date.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c requirements.lock
+
+.PHONY: demo test test-slow lint types format browser install install-dev
+
+demo: .venv/.installed
+	$(BIN)/python app.py
+
+test: lint types
+	$(BIN)/python -m pytest -q
+
+test-slow: .venv/.installed-dev
+	$(BIN)/python -m pytest -q -m slow
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.installed-dev
+	$(BIN)/pyright
+
+format: .venv/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The browser test uses the system's chromium and is skipped without one.
+browser:
+	@if command -v chromium >/dev/null || command -v google-chrome >/dev/null; then true; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium \
+		|| echo "chromium could not be installed: the browser test will be skipped"; \
+	else echo "no chromium and no right to install it: the browser test will be skipped"; fi
+
+install: .venv/.installed
+install-dev: .venv/.installed-dev
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: requirements.txt requirements.lock | .venv/bin/python
+	$(PIP) -r requirements.txt
+	@touch $@
+
+.venv/.installed-dev: requirements-dev.txt .venv/.installed
+	$(PIP) -r requirements-dev.txt
+	@touch $@
