@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from rmd.schedule import NoiseSchedule
@@ -46,9 +47,9 @@ class CascadePlan:
             raise ValueError(f"eta must lie between 0 and 1, not {self.eta}")
         for stage in self.stages:
             times = stage.times
-            if any(not 0 < t <= 1 for t in times) or any(a <= b for a, b in zip(times, times[1:], strict=False)):
+            if any(not 0 < t <= 1 for t in times) or any(a <= b for a, b in pairwise(times)):
                 raise ValueError(f"a stage's times must fall and lie in (0, 1], not {times}")
-        for small, large in zip(self.stages, self.stages[1:], strict=False):
+        for small, large in pairwise(self.stages):
             if len(small.size) != len(large.size) or ratio(small.size, large.size) < 1:
                 raise ValueError(f"stages must grow, not go from {small.size} to {large.size}")
 
@@ -105,9 +106,9 @@ def staged(
         if not stages or stages[-1].size != size:
             stages.append(Stage(size, ()))
         if i < steps:
-            t = high_times[i] if i else 1.0
-            if i and mapping != "none":
-                t = float(schedule.shifted(t, 1 / gain(size, sizes[-1], mapping, shift_ratio)))
+            t, s = high_times[i] if i else 1.0, gain(size, sizes[-1], mapping, shift_ratio)
+            if i and s != 1:
+                t = float(schedule.shifted(t, 1 / s))
             stages[-1] = Stage(size, (*stages[-1].times, t))
     return CascadePlan(tuple(stages), eta, reinjection, mapping, upsampler)
 
@@ -170,4 +171,5 @@ def swd_preset(schedule: NoiseSchedule, high: tuple[int, ...]) -> CascadePlan:
 def plan_from_dict(data: dict[str, Any]) -> CascadePlan:
     """The inverse of `CascadePlan.as_dict`."""
     stages = tuple(Stage(tuple(s["size"]), tuple(s["times"])) for s in data["stages"])
-    return CascadePlan(**{**data, "stages": stages})
+    rest = {name: value for name, value in data.items() if name != "stages"}
+    return CascadePlan(stages, **rest)
