@@ -119,7 +119,7 @@ class Session:
 
     def _encode(self, backbone: Backbone, request: GenerateRequest) -> tuple[Conditioning, Conditioning, float]:
         """Positive and negative conditioning and the seconds a first encoding of the positive one took."""
-        rows = []
+        rows: list[tuple[Conditioning, float]] = []
         for prompt in (request.prompt, request.negative):
             key = (request.backbone, prompt)
             if key not in self._prompts:

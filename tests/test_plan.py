@@ -153,9 +153,7 @@ def test_times_must_match_the_steps() -> None:
         ((21, 60, 104), (21, 90, 160), math.sqrt(90 * 160 / (60 * 104))),
     ],
 )
-def test_ratio_is_the_root_of_the_area_ratio(
-    small: tuple[int, ...], large: tuple[int, ...], expected: float
-) -> None:
+def test_ratio_is_the_root_of_the_area_ratio(small: tuple[int, ...], large: tuple[int, ...], expected: float) -> None:
     assert ratio(small, large) == pytest.approx(expected)
 
 

@@ -127,9 +127,7 @@ def network_output(schedule: NoiseSchedule, x0: torch.Tensor, eps: torch.Tensor,
         (FlowSchedule(3.0), "flow_prediction"), (FlowSchedule(3.0), "sample"), (FlowSchedule(3.0), "epsilon"),
     ],
 )  # fmt: skip
-def test_split_recovers_both_estimates(
-    schedule: NoiseSchedule, kind: PredictionType, shape: tuple[int, ...]
-) -> None:
+def test_split_recovers_both_estimates(schedule: NoiseSchedule, kind: PredictionType, shape: tuple[int, ...]) -> None:
     g = torch.Generator().manual_seed(0)
     x0, eps = (torch.randn(shape, generator=g, dtype=torch.float64) for _ in range(2))
     t = (0.9, 0.3)  # another time for each sample
@@ -141,7 +139,7 @@ def test_split_recovers_both_estimates(
 
 def test_split_refuses_an_unknown_kind() -> None:
     x = torch.zeros(1, 4, 2, 2)
-    with pytest.raises(ValueError, match="prediction type must be one of .*'noise'"):
+    with pytest.raises(ValueError, match=r"prediction type must be one of .*'noise'"):
         SDXL.split(x, x, 0.5, "noise")  # type: ignore[arg-type]
 
 
@@ -202,5 +200,6 @@ def test_flow_is_diffusers_unipc(shift: float) -> None:
     """Wan's own scheduler: its grid runs from 1 to 1/1000, and it takes 1e-6 from the first sigma."""
     theirs = UniPCMultistepScheduler(use_flow_sigmas=True, flow_shift=shift, prediction_type="flow_prediction")
     theirs.set_timesteps(6)
+    assert theirs.sigmas is not None
     t = torch.linspace(1, 1 / 1000, 7, dtype=torch.float64)[:-1]
     torch.testing.assert_close(FlowSchedule(shift).sigma(t).float(), theirs.sigmas[:-1], atol=2e-6, rtol=0)

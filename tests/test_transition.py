@@ -80,9 +80,7 @@ def test_fresh_ignores_the_prediction() -> None:
     ("small", "large", "variance"), [((64, 64), (128, 128), 0.396), ((60, 104), (90, 160), 0.438)], ids=["x2", "wan"]
 )
 @pytest.mark.parametrize("eta", [1.0, 0.5])
-def test_mix_is_not_unit_variance(
-    small: tuple[int, int], large: tuple[int, int], variance: float, eta: float
-) -> None:
+def test_mix_is_not_unit_variance(small: tuple[int, int], large: tuple[int, int], variance: float, eta: float) -> None:
     """The published re-injection's flaw, kept as published: enlarged white noise is weak and correlated."""
     out = reinject(white(2, 32, *small), white(2, 32, *large, seed=1), "mix", eta)
     assert float(out.square().mean()) == pytest.approx(eta**2 * variance + 1 - eta**2, abs=0.01)
