@@ -88,7 +88,9 @@ class Session:
         try:
             yield from self._run(request, cancel)
         except torch.OutOfMemoryError as error:
-            raise RequestError("The accelerator ran out of memory; choose fewer steps or a smaller backbone.") from error
+            raise RequestError(
+                "The accelerator ran out of memory; choose fewer steps or a smaller backbone."
+            ) from error
         finally:
             self._lock.release()
 
@@ -163,7 +165,9 @@ class Session:
             if stage.times
         )
         timings = Timings(encode, stages, switch, decode)
-        yield Decoded("student", Output(image, timings, plan.steps * denoiser.calls_per_step, loaded.student is not None))
+        yield Decoded(
+            "student", Output(image, timings, plan.steps * denoiser.calls_per_step, loaded.student is not None)
+        )
 
     def _teacher(
         self,
@@ -248,4 +252,15 @@ def dtype_name(backbone: Backbone) -> str:
     return str(next(backbone.network.parameters()).dtype).removeprefix("torch.")
 
 
-__all__ = ["Cancelled", "Decoded", "Done", "Event", "Loading", "Progress", "Session", "StudentSpec", "Waiting", "plan_for"]
+__all__ = [
+    "Cancelled",
+    "Decoded",
+    "Done",
+    "Event",
+    "Loading",
+    "Progress",
+    "Session",
+    "StudentSpec",
+    "Waiting",
+    "plan_for",
+]

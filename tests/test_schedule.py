@@ -189,6 +189,7 @@ def test_flow_is_diffusers_flow_match_euler(shift: float) -> None:
     theirs = FlowMatchEulerDiscreteScheduler(shift=shift)
     grid = [1.0, 0.75, 0.5, 0.25]
     theirs.set_timesteps(sigmas=grid)
+    assert theirs.sigmas is not None
     ours = FlowSchedule(shift)
     t = torch.tensor(grid, dtype=torch.float64)
     torch.testing.assert_close(ours.sigma(t).float(), theirs.sigmas[:-1], atol=1e-6, rtol=0)

@@ -99,7 +99,9 @@ def train(data: Path, folder: Path, steps: int = 3200) -> AutoencoderTiny:
     run = Run(folder, {"vae": vae, "optimizer": optimizer, "average": average})
     g = generator_for(SEED, 10**6)
     colour = list(emoji.COLOURS.values())
-    probe = torch.stack([emoji.compose(emoji.load_picture(f), colour[i % 10], g, (0.9, 1.0)) for i, f in enumerate(held_out[:24])])
+    probe = torch.stack(
+        [emoji.compose(emoji.load_picture(f), colour[i % 10], g, (0.9, 1.0)) for i, f in enumerate(held_out[:24])]
+    )
     probe = probe * 2 - 1
     for step in run.steps(steps, "autoencoder"):
         set_rate(optimizer, RATE * cosine(step, steps))
@@ -120,7 +122,7 @@ def train(data: Path, folder: Path, steps: int = 3200) -> AutoencoderTiny:
             run.log(loss=total.item(), mse=mse.item(), **psnr)
     average.swap()
     with torch.no_grad():
-        z = torch.cat([vae.encoder(probe), ], 0)
+        z = vae.encoder(probe)
         vae.register_to_config(scaling_factor=round(1 / float(z.std()), 4))
     vae.save_pretrained(folder / "vae")
     return vae

@@ -22,7 +22,11 @@ def build_tokenizer(corpus: list[str], size: int = 2800) -> CLIPTokenizer:
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     trained.normalizer = normalizers.Lowercase()
     trained.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Punctuation(),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     trainer = trainers.BpeTrainer(
         vocab_size=size,
@@ -32,7 +36,6 @@ def build_tokenizer(corpus: list[str], size: int = 2800) -> CLIPTokenizer:
         show_progress=False,
     )
     trained.train_from_iterator(corpus, trainer)
-
 
     state = json.loads(trained.to_str())["model"]
     vocab: dict[str, int] = state["vocab"]
