@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
@@ -13,6 +12,9 @@ PROMPT_LENGTH = 1000
 SEED_LIMIT = 2**32
 TEACHER_STEPS = (2, 100)
 GUIDANCE = (1.0, 20.0)
+MAX_SIDE = 8192  # pixels
+NO_STUDENT = "none"
+"""Asks for the teacher's own weights where a student folder is expected."""
 
 
 class RequestError(ValueError):
@@ -25,7 +27,10 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What a backbone is and its defaults. Sizes in pixels (height, width)."""
+    """What a backbone is and its defaults. Sizes in pixels (height, width).
+
+    Raises RequestError for impossible values.
+    """
 
     id: str
     name: str
@@ -43,10 +48,22 @@ class BackboneSpec:
     shift_ratio: float | None = None
     """Ratio of the backbone's own timestep shifts, high size over low size; flow backbones only."""
 
+    def __post_init__(self) -> None:
+        for name, size in (("high", self.high), ("low", self.low)):
+            if len(size) != 2:
+                raise RequestError(f"{name} must be a height and a width in pixels, not {shown(size)}.")
+            for side in size:
+                whole(name, side, 1, MAX_SIDE)
+        if self.low[0] > self.high[0] or self.low[1] > self.high[1]:
+            raise RequestError(f"low must not be larger than high, {shown(self.high)}, not {shown(self.low)}.")
+        whole("teacher_steps", self.teacher_steps, *TEACHER_STEPS)
+        real("guidance", self.guidance, *GUIDANCE)
+        whole("default_switch", self.default_switch, 0, whole("default_steps", self.default_steps, 1, MAX_STEPS))
+
 
 @dataclass(frozen=True)
 class StudentSpec:
-    """What is known of a student's weights, from its `rmd.json` card."""
+    """What is known of a student's weights, from its `rmd.json` card. Raises RequestError for impossible values."""
 
     name: str
     base_model: str
@@ -60,6 +77,13 @@ class StudentSpec:
     quality: dict[str, Any]
     """Measured figures; empty when none were measured."""
 
+    def __post_init__(self) -> None:
+        whole("default_switch", self.default_switch, 0, whole("default_steps", self.default_steps, 1, MAX_STEPS))
+        real("eta", self.eta, 0, 1)
+        choice("reinjection", self.reinjection, get_args(Reinjection))
+        if not isinstance(self.quality, dict):  # pyright: ignore[reportUnnecessaryIsInstance]  # it comes from a file
+            raise RequestError(f"quality must be an object, not {shown(self.quality)}.")
+
 
 @dataclass(frozen=True)
 class GenerateRequest:
@@ -72,7 +96,7 @@ class GenerateRequest:
     switch: int = 2
     seed: int = 0
     student: str | None = None
-    """Folder of student weights; None takes the backbone's own when it has one; "none" asks for the teacher's weights."""
+    """Folder of student weights; None takes the backbone's own if it has one; "none" asks for the teacher's weights."""
     teacher: bool = True
     teacher_steps: int = 50
     guidance: float = 3.5
@@ -85,11 +109,9 @@ class GenerateRequest:
 
 def whole(name: str, value: Any, low: int, high: int) -> int:
     """value as a whole number in [low, high]; raises RequestError naming the field, the value and the range."""
-    bad = RequestError(f"{name} must be a whole number from {low} to {high}, not {shown(value)}.")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise bad
-    if value != int(value) or not low <= value <= high:
-        raise bad
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not low <= value <= high or value != int(value):
+        raise RequestError(f"{name} must be a whole number from {low} to {high}, not {shown(value)}.")
     return int(value)
 
 
@@ -120,6 +142,8 @@ def text(name: str, value: Any, empty: bool) -> str:
 
 def shown(value: Any) -> str:
     """A short, safe form of a bad value for a message."""
+    if isinstance(value, int) and abs(value) > 10**30:  # Python refuses to write out integers of thousands of digits
+        return "a huge number"
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "…"
 
@@ -136,7 +160,7 @@ def make_request(values: dict[str, Any]) -> GenerateRequest:
     request = replace(GenerateRequest(backbone="", prompt=""), **{k: v for k, v in values.items() if v is not None})
     seed = values.get("seed")
     steps = whole("steps", request.steps, 1, MAX_STEPS)
-    if not isinstance(request.teacher, bool):
+    if not isinstance(request.teacher, bool):  # pyright: ignore[reportUnnecessaryIsInstance]  # as given by the caller
         raise RequestError(f"teacher must be true or false, not {shown(request.teacher)}.")
     return replace(
         request,

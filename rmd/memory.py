@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -13,8 +12,6 @@ from rmd.backbones import catalog, loading
 from rmd.backbones.base import Backbone
 from rmd.config import StudentSpec
 from rmd.denoiser import Denoiser
-
-NO_STUDENT = "none"
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ def best_device() -> torch.device:
 
 
 class ModelPool:
-    """Keeps the last used backbone and student in memory; another one replaces them. Callers hold the session's lock."""
+    """Keeps the last used backbone and student in memory; others replace them. Callers hold the session's lock."""
 
     def __init__(self, device: torch.device | None = None):
         self.device = device or best_device()
@@ -64,10 +61,9 @@ class ModelPool:
         if teacher is None:
             teacher = loading.open_backbone(entry.folder, entry.id, self.device)
         pair = None
-        if student != NO_STUDENT:
-            folder = entry.student if student is None else Path(student).expanduser()
-            if student is not None or (folder / loading.STUDENT_CARD).is_file():
-                pair = loading.open_student(folder, teacher)
+        folder = catalog.student_folder(entry, student)
+        if folder is not None:
+            pair = loading.open_student(folder, teacher)
         warm_up(teacher)
         if pair:
             warm_up(pair[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def save_png(image: Image.Image, path: Path, settings: dict[str, Any]) -> None:
     write_whole(path, lambda temporary: image.save(temporary, format="PNG", pnginfo=info))
 
 
-def write_whole(path: Path, write: Any) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary path)` and rename it to `path`; on failure nothing is left and RequestError is raised."""
     temporary = None
     try:
@@ -123,3 +124,9 @@ def write_whole(path: Path, write: Any) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def ensure_writable(folder: Path) -> None:
+    """Create the folder and try a file in it, so that an unusable one is known before any work is done."""
+    write_whole(folder / ".rmd-probe", lambda temporary: None)
+    (folder / ".rmd-probe").unlink(missing_ok=True)

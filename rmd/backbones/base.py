@@ -53,6 +53,10 @@ class Backbone(Protocol):
         """Raw network output for x (B, C, *S) at time t (scalar or (B,)), without guidance."""
         ...
 
+    def pixels(self, latents: Tensor) -> Tensor:
+        """Clean latents (B, C, H, W) → (B, 3, H, W) in pixels, float32 in [−1, 1]."""
+        ...
+
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Clean latents (B, C, H, W) → B pictures."""
         ...

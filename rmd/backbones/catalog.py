@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmd.backbones.loading import BACKBONE_CARD, STUDENT_CARD, pipeline_class, read_json
-from rmd.config import RequestError
+from rmd.config import NO_STUDENT, RequestError
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 
@@ -63,3 +63,12 @@ def status(entry: Entry) -> Status:
     except RequestError as error:
         return Status(entry, False, str(error), distilled, size)
     return Status(entry, True, "", distilled, size)
+
+
+def student_folder(entry: Entry, student: str | None) -> Path | None:
+    """Where the student's weights are: None asks for the entry's own (which may not exist), "none" for no student."""
+    if student == NO_STUDENT:
+        return None
+    if student is not None:
+        return Path(student).expanduser()
+    return entry.student if (entry.student / STUDENT_CARD).is_file() else None

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from rmd.backbones.base import Backbone
 from rmd.backbones.sdxl import SDXLBackbone
 from rmd.config import BackboneSpec, RequestError, StudentSpec
-from rmd.plan import Reinjection
 
 BACKBONE_CARD = "backbone.json"
 STUDENT_CARD = "rmd.json"
+IGNORED = {"_diffusers_version", "_name_or_path"}  # what may differ between a student's and its base's configuration
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -66,14 +65,13 @@ def read_spec(folder: Path, id: str) -> tuple[BackboneSpec, Tensor | None]:
         factors = card.pop("rgb_factors", None)
         for name in ("high", "low", "known_words", "colours"):
             card[name] = tuple(card.get(name, ()))
-        spec = BackboneSpec(id=id, **card)
-    except TypeError as error:
-        raise RequestError(f"{folder / BACKBONE_CARD} does not fit: {error}.") from error
-    return spec, None if factors is None else torch.tensor(factors)
+        return BackboneSpec(id=id, **card), None if factors is None else torch.tensor(factors, dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"{folder / BACKBONE_CARD} does not fit: {first_line(error)}") from error
 
 
-def open_backbone(folder: Path, id: str, device: torch.device) -> Backbone:
-    """Load a pipeline folder; its class decides the adapter.
+def open_backbone(folder: Path, id: str, device: torch.device, dtype: torch.dtype | None = None) -> Backbone:
+    """Load a pipeline folder; its class decides the adapter, the device the dtype unless one is given.
 
     Raises RequestError for a folder that is missing, broken or of a class that is not supported.
     """
@@ -84,21 +82,38 @@ def open_backbone(folder: Path, id: str, device: torch.device) -> Backbone:
     try:
         pipe = StableDiffusionXLPipeline.from_pretrained(
             folder,
-            torch_dtype=default_dtype(device),
+            dtype=dtype or default_dtype(device),
             use_safetensors=True,
             local_files_only=True,
             add_watermarker=False,
         )
     except Exception as error:  # diffusers raises many kinds; all mean the same to the user
         raise RequestError(f"{folder} cannot be loaded: {first_line(error)}") from error
-    pipe.unet.to(memory_format=torch.channels_last)
-    pipe.vae.to(memory_format=torch.channels_last)
-    return SDXLBackbone(spec, pipe.to(device), factors)
+    for network in (pipe.unet, pipe.vae):
+        check_complete(network, folder)
+        network.to(memory_format=torch.channels_last)
+    backbone = SDXLBackbone(spec, pipe.to(device), factors)
+    try:
+        for size in (spec.high, spec.low):
+            backbone.latent_size(size)
+        if factors is not None and factors.shape != (3, backbone.channels + 1):
+            raise ValueError(f"rgb_factors must be 3 rows of {backbone.channels + 1} numbers")
+    except ValueError as error:
+        raise RequestError(f"{folder / BACKBONE_CARD} does not fit: {first_line(error)}") from error
+    return backbone
+
+
+def check_complete(network: nn.Module, folder: Path) -> None:
+    """Raise RequestError when weights are missing; diffusers leaves them without values and only logs it."""
+    missing = [name for name, value in network.state_dict().items() if value.is_meta]
+    if missing:
+        raise RequestError(f"{folder} cannot be loaded: {', '.join(missing[:3])} missing in its weights.")
 
 
 def first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    line = lines[0] if lines else type(error).__name__
+    return (line if len(line) <= 200 else line[:199] + "…").rstrip(".") + "."
 
 
 def read_student(folder: Path) -> StudentSpec:
@@ -107,12 +122,9 @@ def read_student(folder: Path) -> StudentSpec:
         raise RequestError(f"{folder} is not a student: {STUDENT_CARD} is missing.")
     card = read_json(folder / STUDENT_CARD)
     try:
-        spec = StudentSpec(**card)
-    except TypeError as error:
-        raise RequestError(f"{folder / STUDENT_CARD} does not fit: {error}.") from error
-    if spec.reinjection not in get_args(Reinjection):
-        raise RequestError(f"{folder / STUDENT_CARD}: reinjection must be one of {', '.join(get_args(Reinjection))}.")
-    return spec
+        return StudentSpec(**card)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"{folder / STUDENT_CARD} does not fit: {first_line(error)}") from error
 
 
 def open_student(folder: Path, backbone: Backbone) -> tuple[Backbone, StudentSpec]:
@@ -126,7 +138,8 @@ def open_student(folder: Path, backbone: Backbone) -> tuple[Backbone, StudentSpe
         raise RequestError(f"{folder} holds no weights: {weights.relative_to(folder)} is missing.")
     base: Any = backbone.network
     config = read_json(folder / "unet" / "config.json")
-    different = [k for k, v in config.items() if not k.startswith("_") and k in base.config and differs(base.config[k], v)]
+    own = {**base.config, "_class_name": type(base).__name__}
+    different = [k for k in config if k in own and k not in IGNORED and differs(own[k], config[k])]
     if different:
         raise RequestError(
             f"The student in {folder} does not fit {backbone.spec.name}: {', '.join(different[:3])} differ; "
@@ -134,12 +147,13 @@ def open_student(folder: Path, backbone: Backbone) -> tuple[Backbone, StudentSpe
         )
     try:
         unet = UNet2DConditionModel.from_pretrained(
-            folder / "unet", torch_dtype=base.dtype, use_safetensors=True, local_files_only=True
+            folder / "unet", dtype=base.dtype, use_safetensors=True, local_files_only=True
         )
     except Exception as error:
         raise RequestError(f"The student in {folder} cannot be loaded: {first_line(error)}") from error
+    check_complete(unet, folder)
     unet = unet.to(backbone.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    return backbone.with_network(unet), replace(spec)
+    return backbone.with_network(unet), spec
 
 
 def differs(a: Any, b: Any) -> bool:

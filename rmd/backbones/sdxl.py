@@ -12,16 +12,17 @@ from torch import Tensor, nn
 
 from rmd.backbones.base import Conditioning, OnTeacherStep
 from rmd.config import BackboneSpec
-from rmd.schedule import PredictionType, Time, VPSchedule
+from rmd.schedule import NoiseSchedule, PredictionType, Time, VPSchedule
 
 
 class SDXLBackbone:
     """See `rmd.backbones.base.Backbone`."""
 
     def __init__(self, spec: BackboneSpec, pipe: StableDiffusionXLPipeline, rgb_factors: Tensor | None = None):
-        self.spec, self.pipe = spec, pipe
+        self.spec = spec
+        self.pipe: Any = pipe  # diffusers' annotations are narrower than what it takes
         self.unet: Any = pipe.unet
-        self.schedule = VPSchedule(pipe.scheduler.alphas_cumprod)
+        self.schedule: NoiseSchedule = VPSchedule(pipe.scheduler.alphas_cumprod)
         self.prediction: PredictionType = pipe.scheduler.config["prediction_type"]
         self.channels: int = pipe.unet.config["in_channels"]
         self.rgb_factors = rgb_factors
@@ -60,11 +61,13 @@ class SDXLBackbone:
         sample = x.to(self.unet.dtype, memory_format=torch.channels_last)
         return self.unet(sample, step, embeds, added_cond_kwargs=added, return_dict=False)[0]
 
-    def decode(self, latents: Tensor) -> list[Image.Image]:
+    def pixels(self, latents: Tensor) -> Tensor:
         vae = self.pipe.vae
         scaled = (latents / vae.config["scaling_factor"]).to(vae.dtype, memory_format=torch.channels_last)
-        pixels = vae.decode(scaled, return_dict=False)[0]
-        return self.pipe.image_processor.postprocess(pixels.float(), output_type="pil")
+        return vae.decode(scaled, return_dict=False)[0].float().clamp(-1, 1)
+
+    def decode(self, latents: Tensor) -> list[Image.Image]:
+        return self.pipe.image_processor.postprocess(self.pixels(latents), output_type="pil")
 
     def preview(self, latents: Tensor) -> Image.Image:
         first = latents[0].float().cpu()

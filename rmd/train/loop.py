@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,8 @@ class Run:
             state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
             for name, part in parts.items():
                 part.load_state_dict(state["parts"][name])
+                if isinstance(part, torch.optim.Optimizer):  # the state of older runs may say otherwise
+                    part.param_groups[0]["fused"] = True
             self.step, self.seconds, self.samples = state["step"], state["seconds"], state["samples"]
 
     def steps(self, total: int, label: str) -> Iterator[int]:
@@ -117,6 +121,38 @@ def generator_for(seed: int, step: int) -> torch.Generator:
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+class Replicas:
+    """Data parallelism inside one process: each thread runs its share of a batch on its own copy of the modules.
+
+    The copies share the originals' weights and have gradients of their own. On a few CPU cores one computing thread
+    per copy is faster than all cores together on each small operation (1.3 to 1.5 times on two cores), because
+    nothing waits at the end of every operation.
+    """
+
+    def __init__(self, modules: tuple[nn.Module, ...], count: int):
+        self.copies = [modules, *(copy.deepcopy(modules) for _ in range(count - 1))]
+        for other in self.copies[1:]:
+            for mine, theirs in zip(parameters(modules), parameters(other), strict=True):
+                theirs.data = mine.data
+        self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+
+    def accumulate(self, work: Callable[..., dict[str, float]], shares: Sequence[tuple[Any, ...]]) -> dict[str, float]:
+        """Run `work(*modules, *share)` per share, each on its own copy, and average gradients and returned values.
+
+        `work` calls backward itself; the averaged gradients end up in the original modules.
+        """
+        results = list(self._pool.map(lambda modules, share: work(*modules, *share), self.copies, shares))
+        rows = zip(*(parameters(modules) for modules in self.copies[: len(shares)]), strict=True)
+        for mine, *others in rows:
+            for theirs in others:
+                if mine.grad is not None and theirs.grad is not None:
+                    mine.grad.add_(theirs.grad)
+                theirs.grad = None
+            if mine.grad is not None:
+                mine.grad.div_(len(shares))
+        return {name: sum(r[name] for r in results) / len(results) for name in results[0]}
 
 
 def parameters(modules: Iterable[nn.Module]) -> list[nn.Parameter]:

@@ -13,16 +13,17 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-from torch import nn
+from torch import Tensor, nn
+from transformers import CLIPTextModelWithProjection
 
 from rmd.train import emoji, text
-from rmd.train.loop import Average, Run, generator_for, parameters, set_rate
+from rmd.train.loop import Average, Replicas, Run, generator_for, parameters, set_rate
 from rmd.train.sheets import save_sheet
 
 RATE, SEED = 8e-4, 2
 DROP = 0.1  # captions replaced by "" for classifier-free guidance
 HIGH, LOW = 32, 16  # latent cells of 256 px and 128 px
-BATCH = {HIGH: 12, LOW: 32}
+BATCH = {HIGH: 12, LOW: 40}
 VIEWS = 96  # composed pictures per concept
 
 
@@ -127,13 +128,32 @@ def train(data: Path, folder: Path, vae_folder: Path, steps: int = 9000, low_ste
     alpha = scheduler.alphas_cumprod.sqrt()
     sigma = (1 - scheduler.alphas_cumprod).sqrt()
     weights = parameters([unet, encoder])
-    optimizer = torch.optim.AdamW(weights, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(weights, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
     average = Average({"unet": unet, "encoder": encoder}, decay=0.999)
     run = Run(folder, {"unet": unet, "encoder": encoder, "optimizer": optimizer, "average": average})
     pipe = StableDiffusionXLPipeline(
         vae=vae, text_encoder=None, text_encoder_2=encoder, tokenizer=None, tokenizer_2=tokenizer, unet=unet,
         scheduler=scheduler, force_zeros_for_empty_prompt=False, add_watermarker=False,
     )  # fmt: skip
+    replicas = Replicas((unet, encoder), 2)
+
+    def backward(
+        unet: UNet2DConditionModel,
+        encoder: CLIPTextModelWithProjection,
+        captions: list[str],
+        x0: Tensor,
+        eps: Tensor,
+        t: Tensor,
+    ) -> dict[str, float]:
+        a, s = alpha[t][:, None, None, None], sigma[t][:, None, None, None]
+        with torch.autocast("cpu", torch.bfloat16):
+            features, pooled = text.encode(tokenizer, encoder, captions)
+            added = {"text_embeds": pooled, "time_ids": size_ids(x0.shape[-1], len(x0))}
+            v = unet(a * x0 + s * eps, t, features, added_cond_kwargs=added).sample
+        loss = F.mse_loss(v.float(), a * eps - s * x0)
+        loss.backward()
+        return {"loss": loss.item()}
+
     totals: dict[int, list[float]] = {HIGH: [], LOW: []}
     for step in run.steps(steps, "teacher"):
         g = generator_for(SEED, step)
@@ -147,20 +167,17 @@ def train(data: Path, folder: Path, vae_folder: Path, steps: int = 9000, low_ste
             for c, k in zip(latents["concept"][pick].tolist(), latents["colour"][pick].tolist(), strict=True)
         ]
         t = draw_times(len(x0), 2.0 if cells == HIGH else 1.3, g)
+        t = t[torch.randperm(len(t), generator=g)]  # every share sees all noise levels
         eps = torch.randn(x0.shape, generator=g)
-        a, s = alpha[t][:, None, None, None], sigma[t][:, None, None, None]
-        with torch.autocast("cpu", torch.bfloat16):
-            features, pooled = text.encode(tokenizer, encoder, captions)
-            added = {"text_embeds": pooled, "time_ids": size_ids(cells, len(x0))}
-            v = unet(a * x0 + s * eps, t, features, added_cond_kwargs=added).sample
-        loss = F.mse_loss(v.float(), a * eps - s * x0)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        half = len(x0) // 2
+        shares = [(captions[part], x0[part], eps[part], t[part]) for part in (slice(half), slice(half, None))]
+        loss = replicas.accumulate(backward, shares)["loss"]
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         average.update()
         run.samples += len(x0)
-        totals[cells].append(loss.item())
+        totals[cells].append(loss)
         if (step + 1) % 100 == 0:
             run.log(**{f"loss_{c * 8}": sum(v) / len(v) for c, v in totals.items() if v}, samples=run.samples)
             totals = {HIGH: [], LOW: []}
@@ -176,7 +193,9 @@ def train(data: Path, folder: Path, vae_folder: Path, steps: int = 9000, low_ste
 def sample(pipe: StableDiffusionXLPipeline, cells: int, steps: int = 20, guidance: float = 3.5) -> torch.Tensor:
     """Sixteen pictures of fixed prompts, (16, 3, S, S) in [-1, 1], made by the pipeline itself."""
     names, colours = [c.name for c in emoji.concepts()], list(emoji.COLOURS)
-    prompts = [f"{emoji.article(names[i * 13 % len(names)])} on a {colours[i % len(colours)]} background" for i in range(16)]
+    prompts = [
+        f"{emoji.article(names[i * 13 % len(names)])} on a {colours[i % len(colours)]} background" for i in range(16)
+    ]
     pipe.set_progress_bar_config(disable=True)
     with torch.autocast("cpu", torch.bfloat16):
         out = pipe(

@@ -1,0 +1,7 @@
+"""`python -m rmd`."""
+
+import sys
+
+from rmd.cli import main
+
+sys.exit(main())

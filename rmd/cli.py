@@ -1,0 +1,156 @@
+"""`python -m rmd generate | models | train | evaluate`: results on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from rmd.backbones import catalog
+from rmd.backbones.outline import read_outline
+from rmd.config import BackboneSpec, RequestError, make_request, unknown_words
+from rmd.plan import Mapping, Reinjection, Upsampler
+from rmd.results import Done, ensure_writable, save_png
+from rmd.session import Loading, Progress, Session, Waiting
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
+
+
+def number(text: str) -> int | float | str:
+    """The number a text stands for, or the text itself, which validation then refuses by the field's name."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def say(text: str) -> None:
+    """Progress, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def add_generate(commands: Any) -> None:
+    p = commands.add_parser("generate", help="make one picture with the student and one with the teacher")
+    p.add_argument("--backbone", default=catalog.DEFAULT, help="catalog id or a local diffusers folder")
+    p.add_argument("--prompt", required=True)
+    p.add_argument("--negative", help="what to avoid (only the guided teacher uses it)")
+    p.add_argument("--steps", type=number, help="network calls of the few-step student, 1 to 8")
+    p.add_argument("--switch", type=number, help="how many of them run at low resolution, 0 to STEPS")
+    p.add_argument("--seed", type=number, help="whole number; random when left out")
+    p.add_argument("--student", help='folder of student weights; "none" uses the teacher\'s own weights')
+    p.add_argument("--no-teacher", action="store_true", help="skip the many-step teacher")
+    p.add_argument("--teacher-steps", type=number)
+    p.add_argument("--cfg", dest="guidance", type=number, help="the teacher's classifier-free guidance")
+    p.add_argument("--reinjection", help=" | ".join(get_args(Reinjection)))
+    p.add_argument("--eta", type=number, help="share of predicted noise kept, 0 to 1")
+    p.add_argument("--mapping", help=" | ".join(get_args(Mapping)))
+    p.add_argument("--upsampler", help=" | ".join(get_args(Upsampler)))
+    p.add_argument("--out", type=Path, default=Path("outputs"), help="folder for student.png and teacher.png")
+    p.add_argument("--json", action="store_true", help="print the whole result as one JSON object")
+    p.set_defaults(run=generate)
+
+
+def generate(args: argparse.Namespace) -> None:
+    names = ("backbone", "prompt", "negative", "seed", "student", "guidance", "reinjection", "eta", "mapping")
+    values = {name: getattr(args, name) for name in (*names, "steps", "switch", "teacher_steps", "upsampler")}
+    outline = read_outline(catalog.find(args.backbone), args.student)
+    request = make_request(outline.fill({**values, "teacher": not args.no_teacher}))
+    ensure_writable(args.out)
+    warn_unknown(outline.spec, request.prompt)
+    done = None
+    for event in Session(previews=False).generate(request):
+        if isinstance(event, Loading):
+            say(f"Loading {event.backbone} …")
+        elif isinstance(event, Waiting):
+            say("Waiting for the accelerator …")
+        elif isinstance(event, Progress):
+            say(f"{event.role} step {event.index}/{event.total} at {'×'.join(map(str, event.size))} cells")
+        elif isinstance(event, Done):
+            done = event
+    assert done is not None
+    result = done.as_dict()
+    files = {}
+    for role, output in (("student", done.student), ("teacher", done.teacher)):
+        if output is not None:
+            path = args.out / f"{role}.png"
+            save_png(output.image, path, {"role": role, **result})
+            files[role] = str(path)
+    if args.json:
+        print(json.dumps({**result, "files": files}))
+    else:
+        print(summary(done, files))
+
+
+def warn_unknown(spec: BackboneSpec, prompt: str) -> None:
+    words = unknown_words(spec, prompt)
+    if words:
+        say(f"Note: {spec.name} never saw the words: {', '.join(words)}.")
+
+
+def summary(done: Done, files: dict[str, str]) -> str:
+    """The result for a person, a few lines."""
+    lines = [f"Few-step picture: {done.label}"]
+    for role, output in (("student", done.student), ("teacher", done.teacher)):
+        if output is not None:
+            t = output.timings
+            lines.append(
+                f"{role}: {t.denoiser:.3f} s denoiser, {t.end_to_end:.3f} s end to end, {output.nfe} NFE; {files[role]}"
+            )
+    if done.speedup:
+        denoiser, whole = done.speedup["denoiser"], done.speedup["end_to_end"]
+        lines.append(f"speed-up: {denoiser:.1f}× denoiser, {whole:.1f}× end to end ({done.device}, warm-up excluded)")
+    return "\n".join(lines)
+
+
+def add_models(commands: Any) -> None:
+    p = commands.add_parser("models", help="list the backbones and whether they can be used here")
+    p.add_argument("--json", action="store_true")
+    p.set_defaults(run=models)
+
+
+def models(args: argparse.Namespace) -> None:
+    rows = [catalog.status(entry) for entry in catalog.ENTRIES]
+    if args.json:
+        table = [{"id": r.entry.id, "name": r.entry.name, "usable": r.usable, "problem": r.problem} for r in rows]
+        table = [
+            {**t, "distilled": r.distilled, "size_mb": round(r.size_mb, 1)} for t, r in zip(table, rows, strict=True)
+        ]
+        print(json.dumps(table))
+        return
+    for row in rows:
+        student = "with its distilled student" if row.distilled else "no student: runs undistilled"
+        state = f"usable, {student}" if row.usable else f"not usable: {row.problem}"
+        print(f"{row.entry.id}  {row.entry.name}  {row.size_mb:.0f} MB  {state}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 on success, 2 with one sentence for bad input, 130 when interrupted."""
+    parser = Parser(prog="python -m rmd", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    add_generate(commands)
+    add_models(commands)
+    from rmd.evaluate.command import add_evaluate
+    from rmd.train.command import add_train
+
+    add_train(commands)
+    add_evaluate(commands)
+    args = parser.parse_args(arguments)
+    try:
+        args.run(args)
+    except RequestError as error:
+        say(str(error))
+        return 2
+    except KeyboardInterrupt:
+        say("Stopped.")
+        return 130
+    return 0

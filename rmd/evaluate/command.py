@@ -1,0 +1,72 @@
+"""`python -m rmd evaluate`: contact sheets and quality figures of a bundled image backbone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rmd.backbones import catalog
+from rmd.config import RequestError
+from rmd.memory import ModelPool
+from rmd.plan import MAX_STEPS
+from rmd.results import ensure_writable, write_whole
+
+PROMPTS = Path(__file__).resolve().parents[2] / "assets" / "prompts.txt"
+
+
+def add_evaluate(commands: Any) -> None:
+    """Register the command."""
+    p = commands.add_parser(
+        "evaluate", help="measure teacher and student on the fixed prompts; needs the training pictures"
+    )
+    p.add_argument("--backbone", default=catalog.DEFAULT)
+    p.add_argument("--student", help="folder of student weights instead of the backbone's own")
+    p.add_argument("--plans", default="all", help='"all" or a list of steps/switch such as 4/2,2/1')
+    p.add_argument("--prompts", type=Path, default=PROMPTS, help="one prompt a line")
+    p.add_argument("--data", type=Path, default=Path("data"), help="where `train data` put the pictures")
+    p.add_argument("--out", type=Path, default=Path("outputs/evaluate"), help="folder for quality.json and the sheets")
+    p.set_defaults(run=run)
+
+
+def parse_plans(text: str) -> list[tuple[int, int]]:
+    """steps/switch pairs; raises RequestError naming what does not fit."""
+    from rmd.evaluate.quality import all_plans
+
+    if text == "all":
+        return all_plans()
+    plans = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)/(\d+)", part.strip())
+        if not match or not 1 <= int(match[1]) <= MAX_STEPS or int(match[2]) > int(match[1]):
+            raise RequestError(
+                f"plans must be steps/switch with steps 1 to {MAX_STEPS} and switch 0 to steps, not {part!r}."
+            )
+        plans.append((int(match[1]), int(match[2])))
+    return plans
+
+
+def run(args: argparse.Namespace) -> None:
+    from rmd.evaluate.quality import evaluate
+    from rmd.evaluate.templates import Templates, real_accuracy
+
+    plans = parse_plans(args.plans)
+    try:
+        prompts = [line.strip() for line in args.prompts.read_text().splitlines() if line.strip()]
+    except OSError as error:
+        raise RequestError(f"{args.prompts} cannot be read: {error.strerror}.") from error
+    ensure_writable(args.out)
+    templates = Templates(args.data)
+    loaded = ModelPool(torch.device("cpu")).acquire(args.backbone, args.student)
+    result = evaluate(loaded, prompts, plans, templates, args.out)
+    result["metric"] = {
+        "name": "nearest of the known objects at 32×32 px",
+        "accuracy_on_real": real_accuracy(templates, args.data),
+    }
+    text = json.dumps(result, indent=1) + "\n"
+    write_whole(args.out / "quality.json", lambda path: path.write_text(text))
+    print(text)

@@ -1,0 +1,132 @@
+"""Quality of teacher, training-free cascade and student over plans, on fixed prompts and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from rmd.backbones.base import Backbone
+from rmd.cascade import CascadeSampler
+from rmd.config import StudentSpec
+from rmd.denoiser import Denoiser
+from rmd.evaluate.templates import Templates, parse_prompt
+from rmd.memory import Loaded
+from rmd.plan import MAX_STEPS, CascadePlan, two_stage
+from rmd.train.sheets import save_sheet
+
+SEED = 1234
+BATCH = 10
+COLUMNS = 8
+
+
+@dataclass(frozen=True)
+class Score:
+    """Shares of pictures in [0, 1]: right object first, among the first five, right background."""
+
+    object_top1: float
+    object_top5: float
+    background: float
+
+    def as_dict(self) -> dict[str, float]:
+        return {k: round(v, 4) for k, v in vars(self).items()}
+
+
+def score(pictures: Tensor, prompts: Sequence[str], templates: Templates) -> Score:
+    """pictures: (B, 3, H, W) in [−1, 1], one per prompt."""
+    hits = torch.zeros(3)
+    for picture, prompt in zip((pictures + 1) / 2, prompts, strict=True):
+        name, colour = parse_prompt(prompt)
+        ranks = templates.object_ranks(picture, colour)
+        hits += torch.tensor([ranks[0] == name, name in ranks[:5], templates.colour(picture) == colour]).float()
+    return Score(*(hits / len(prompts)).tolist())
+
+
+def batches(prompts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
+    for start in range(0, len(prompts), BATCH):
+        yield start, prompts[start : start + BATCH]
+
+
+@torch.inference_mode()
+def teacher_pictures(backbone: Backbone, prompts: Sequence[str], steps: int, guidance: float) -> Tensor:
+    """The pipeline's own pictures, (B, 3, H, W) in [−1, 1]."""
+    rows = []
+    for start, part in tqdm(list(batches(prompts)), desc="teacher"):
+        positive, negative = backbone.encode(list(part)), backbone.encode([""] * len(part))
+        noise = noise_for(backbone, start, len(part))
+        rows.append(backbone.pixels(backbone.teacher(positive, negative, noise, steps, guidance, lambda *_: None)))
+    return torch.cat(rows)
+
+
+@torch.inference_mode()
+def cascade_pictures(backbone: Backbone, prompts: Sequence[str], plan: CascadePlan, guidance: float) -> Tensor:
+    """Pictures of a plan from the same noise as `teacher_pictures`, (B, 3, H, W) in [−1, 1]."""
+    rows, sampler = [], CascadeSampler(backbone.schedule, plan)
+    for start, part in batches(prompts):
+        negative = backbone.encode([""] * len(part)) if guidance != 1 else None
+        denoiser = Denoiser(backbone, backbone.encode(list(part)), negative, guidance)
+        noise = noise_for(backbone, start, len(part))
+        x0 = noise
+        for event in sampler.steps(denoiser, sampler.initial(noise), torch.Generator().manual_seed(SEED + start)):
+            x0 = event.estimate.x0
+        rows.append(backbone.pixels(x0))
+    return torch.cat(rows)
+
+
+def noise_for(backbone: Backbone, start: int, count: int) -> Tensor:
+    shape = (count, backbone.channels, *backbone.latent_size(backbone.spec.high))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(SEED + 7919 * (start + 1))).to(backbone.device)
+
+
+def plan_of(backbone: Backbone, steps: int, switch: int, card: StudentSpec | None) -> CascadePlan:
+    low, high = backbone.latent_size(backbone.spec.low), backbone.latent_size(backbone.spec.high)
+    eta, kind = (card.eta, card.reinjection) if card else (0.7, "band")
+    return two_stage(backbone.schedule, steps, switch, low, high, eta=eta, reinjection=kind)
+
+
+def all_plans() -> list[tuple[int, int]]:
+    return [(steps, switch) for steps in range(1, MAX_STEPS + 1) for switch in range(steps + 1)]
+
+
+def evaluate(
+    loaded: Loaded, prompts: Sequence[str], plans: Sequence[tuple[int, int]], templates: Templates, sheets: Path
+) -> dict[str, Any]:
+    """Scores of the teacher, its weights in the cascade (guided, not distilled) and the student's plans.
+
+    Writes contact sheets teacher.png and student-K-S.png / cascade-K-S.png of the default plan into `sheets`.
+    """
+    spec, card = loaded.teacher.spec, loaded.card
+    sheets.mkdir(parents=True, exist_ok=True)
+    pictures = teacher_pictures(loaded.teacher, prompts, spec.teacher_steps, spec.guidance)
+    save_sheet(small(pictures), sheets / "teacher.png", COLUMNS)
+    result: dict[str, Any] = {
+        "prompts": len(prompts),
+        "teacher": {
+            "steps": spec.teacher_steps,
+            "guidance": spec.guidance,
+            **score(pictures, prompts, templates).as_dict(),
+        },
+    }
+    steps, switch = (card or spec).default_steps, (card or spec).default_switch
+    free = cascade_pictures(loaded.teacher, prompts, plan_of(loaded.teacher, steps, switch, card), spec.guidance)
+    save_sheet(small(free), sheets / "cascade-not-distilled.png", COLUMNS)
+    result["cascade_not_distilled"] = {"steps": steps, "switch": switch, **score(free, prompts, templates).as_dict()}
+    if loaded.student is not None:
+        rows = []
+        for k, s in tqdm(list(plans), desc="student plans"):
+            pictures = cascade_pictures(loaded.student, prompts, plan_of(loaded.student, k, s, card), 1.0)
+            rows.append({"steps": k, "switch": s, **score(pictures, prompts, templates).as_dict()})
+            if (k, s) == (steps, switch):
+                save_sheet(small(pictures), sheets / "student.png", COLUMNS)
+        result["student"] = rows
+    return result
+
+
+def small(pictures: Tensor) -> Tensor:
+    """Half-size pictures for the sheets."""
+    return torch.nn.functional.avg_pool2d(pictures, 2)

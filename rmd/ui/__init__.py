@@ -1,0 +1,1 @@
+"""The web demo. Only this package and app.py import gradio."""

@@ -1,0 +1,125 @@
+"""What the page and the API share: which backbones are offered, checked requests, cancelling, deadlines and files."""
+
+from __future__ import annotations
+
+import re
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rmd.backbones import catalog
+from rmd.backbones.catalog import Entry
+from rmd.backbones.outline import Outline, read_outline
+from rmd.config import Cancelled, GenerateRequest, RequestError, make_request
+from rmd.plan import CascadePlan
+from rmd.results import Done, save_png
+from rmd.session import Event, Session, plan_for
+from rmd.ui import text
+
+DEADLINE = 600.0
+"""Seconds a request may take once it has begun."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A finished request: everything measured and the PNG files by role."""
+
+    info: dict[str, Any]
+    files: dict[str, Path]
+
+
+class Offer:
+    """The backbones of this app by the name people use. Only these can be asked for, never a path of the server."""
+
+    def __init__(self, folders: Sequence[Path] = ()):
+        local = [catalog.find(str(folder)) for folder in folders]
+        self.entries: dict[str, Entry] = {entry.name: entry for entry in local}
+        self.entries |= {entry.id: entry for entry in catalog.ENTRIES}
+        self._outlines: dict[str, Outline] = {}
+
+    def outline(self, name: Any) -> Outline:
+        """What a backbone's cards say; raises RequestError for one that is not offered or cannot be used."""
+        if not isinstance(name, str) or name not in self.entries:
+            raise RequestError(f"backbone must be one of {', '.join(self.entries)}.")
+        if name not in self._outlines:
+            self._outlines[name] = read_outline(self.entries[name])
+        return self._outlines[name]
+
+    @property
+    def usable(self) -> list[str]:
+        return [name for name, entry in self.entries.items() if catalog.status(entry).usable]
+
+    @property
+    def default(self) -> str | None:
+        """The first that can be used here, local folders first; None when none can."""
+        return next(iter(self.usable), None)
+
+    def name_of(self, id: str) -> str | None:
+        """The offered name of a backbone id as it stands in results."""
+        return next((name for name, entry in self.entries.items() if id in (name, entry.id)), None)
+
+
+class Runner:
+    """Runs checked requests on the session. folder: where pictures are written, one folder per request."""
+
+    def __init__(self, session: Session, offer: Offer, folder: Path, deadline: float = DEADLINE):
+        self.session, self.offer, self.folder, self.deadline = session, offer, folder, deadline
+        self._cancels: dict[str, threading.Event] = {}
+
+    def request(self, values: dict[str, Any]) -> GenerateRequest:
+        """A checked request from plain values; what is None takes the backbone's defaults."""
+        name = values.get("backbone") or self.offer.default
+        if name is None:
+            raise RequestError(text.NO_MODEL)
+        outline = self.offer.outline(name)
+        return make_request(outline.fill({**values, "backbone": outline.entry.id}))
+
+    def plan(self, request: GenerateRequest) -> CascadePlan:
+        """The plan of a checked request, made without loading the model."""
+        outline = self.offer.outline(self.offer.name_of(request.backbone))
+        return plan_for(request, outline.spec, outline.schedule, outline.latent_size)
+
+    def run(self, request: GenerateRequest, visitor: str) -> Iterator[Event]:
+        """The session's events, until `stop(visitor)` or the deadline; raises Cancelled or RequestError."""
+        cancel = self._cancels[visitor] = threading.Event()
+        late = threading.Event()
+
+        def expire() -> None:
+            late.set()
+            cancel.set()
+
+        timer = threading.Timer(self.deadline, expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield from self.session.generate(request, cancel)
+        except Cancelled as error:
+            if late.is_set():
+                raise RequestError(text.TOO_LONG.format(seconds=round(self.deadline))) from error
+            raise
+        finally:
+            timer.cancel()
+            if self._cancels.get(visitor) is cancel:
+                del self._cancels[visitor]
+
+    def stop(self, visitor: str) -> bool:
+        """Stop what a visitor has running; False when there is nothing."""
+        cancel = self._cancels.get(visitor)
+        if cancel is not None:
+            cancel.set()
+        return cancel is not None
+
+    def save(self, done: Done) -> Saved:
+        """Write the pictures as PNG files with the settings inside."""
+        info = done.as_dict()
+        folder = self.folder / uuid.uuid4().hex
+        words = re.sub(r"[^a-z0-9]+", "-", done.request.prompt.lower()).strip("-")[:40] or "picture"
+        files = {}
+        for role, output in (("student", done.student), ("teacher", done.teacher)):
+            if output is not None:
+                files[role] = folder / f"{words}-{done.request.seed}-{role}.png"
+                save_png(output.image, files[role], {"role": role, **info})
+        return Saved(info, files)

@@ -1,0 +1,71 @@
+"""From the session's events to what the compare view and the status line show."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rmd.config import GenerateRequest
+from rmd.plan import CascadePlan
+from rmd.session import Decoded, Event, Loading, Progress, Waiting
+from rmd.ui import text
+from rmd.ui.runner import Saved
+from rmd.ui.views import Side, finished, inline, kinds_of
+
+INTERVAL = 0.12
+"""Seconds between two pictures of the teacher's progress: more would only be traffic."""
+
+
+class Stage:
+    """The compare view's value while a request runs. `value` is what to show now, `sentence` the status line."""
+
+    def __init__(self, request: GenerateRequest, plan: CascadePlan):
+        self.request, self.plan = request, plan
+        wait = "after the student" if request.teacher else "not asked for"
+        self.value: dict[str, Any] = {
+            "busy": True,
+            "ratio": plan.size[-1] / plan.size[-2],
+            "student": {"wait": "…", "kinds": kinds_of(plan), "done": 0, "total": plan.steps},
+            "teacher": {"wait": wait, "done": 0, "total": request.teacher_steps if request.teacher else 0},
+        }
+        self.sentence = text.QUEUED
+        self._last = 0.0
+
+    def take(self, event: Event) -> bool:
+        """Note an event; True when the page should be told."""
+        if isinstance(event, Loading | Waiting):
+            self.sentence = text.LOADING if isinstance(event, Loading) else text.WAITING
+        elif isinstance(event, Progress):
+            last = event.index == event.total
+            if event.role == "teacher" and not last and time.monotonic() - self._last < INTERVAL:
+                return False
+            self._last = time.monotonic()
+            self._progress(event)
+        elif isinstance(event, Decoded):
+            picture = inline(event.output.image, "webp")
+            self._side(event.role, src=picture, preview=False, sub="done", done=10**6)
+        else:
+            return False
+        return True
+
+    def _progress(self, event: Progress) -> None:
+        words = f"step {event.index} of {event.total}"
+        self.sentence = f"{event.role.capitalize()}: {words}"
+        changes: Side = {"sub": words, "done": event.index}
+        if event.preview is not None:
+            changes |= {"src": inline(event.preview), "preview": True}
+        self._side(event.role, **changes)
+
+    def _side(self, role: str, **changes: Any) -> None:
+        side = {**self.value[role], **changes}
+        side["done"] = min(side["done"], side["total"])
+        self.value = {**self.value, role: side}
+
+
+def complete(saved: Saved, plan: CascadePlan) -> dict[str, Any]:
+    """The compare view's value for a finished request."""
+    info = saved.info
+    sides: dict[str, Any] = {role: finished(path, info, role) for role, path in saved.files.items()}
+    sides["student"] |= {"kinds": kinds_of(plan), "done": plan.steps, "total": plan.steps}
+    sides.setdefault("teacher", {"wait": "not asked for"})
+    return {"busy": False, "ratio": plan.size[-1] / plan.size[-2], **sides}

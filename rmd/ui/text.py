@@ -1,0 +1,106 @@
+"""Every sentence of the page that does not depend on a result."""
+
+TITLE = "RMD"
+TAGLINE = "The same picture in a handful of steps: small first, then large."
+
+MODEL = "Model"
+PROMPT = "What should it draw?"
+PROMPT_HINT = "a fox on a light blue background"
+STEPS = "Steps"
+STEPS_INFO = "How many times the fast model looks at the picture. Fewer is faster."
+SWITCH = "Low-resolution steps"
+SWITCH_INFO = "So many of them come first, on a small picture, where each is much cheaper."
+SEED = "Seed"
+SEED_INFO = "The same number gives the same picture."
+RANDOMISE = "New seed each time"
+LIVE = "Live: redraw while I move these"
+GENERATE = "Generate"
+STOP = "Stop"
+
+ADVANCED = "Advanced"
+REINJECTION = "Noise at the switch (re-injection)"
+REINJECTION_INFO = "What is added when the picture is enlarged."
+REINJECTIONS = [("band: keep the coarse part", "band"), ("mix: the paper's blend", "mix"), ("fresh: all new", "fresh")]
+ETA = "Noise kept between steps (η)"
+ETA_INFO = "1 keeps the predicted noise (deterministic, like DDIM), 0 draws new noise (like LCM)."
+MAPPING = "Time mapping between resolutions"
+MAPPING_INFO = "logsnr matches the information of both sizes; shift uses the model's own timestep shifts."
+UPSAMPLER = "Upsampler"
+TEACHER = "Run the teacher as well"
+TEACHER_STEPS = "Teacher steps"
+GUIDANCE = "Guidance (CFG) of the teacher"
+GUIDANCE_INFO = "How strongly the teacher follows the prompt; the trained student needs none."
+NEGATIVE = "Negative prompt"
+NEGATIVE_HINT = "What the picture should not show (teacher)"
+
+STUDENT_HERE = "The fast picture appears here,"
+TEACHER_HERE = "and the slow one here."
+IDLE = "Press Generate: the student draws first, the teacher follows with the same seed."
+QUEUED = "In the queue …"
+LOADING = "Reading the model from disk and warming it up …"
+WAITING = "Another picture is being made; yours is next …"
+STOPPED = "Stopped."
+NOTHING_TO_STOP = "Nothing is running."
+UNEXPECTED = "Something went wrong inside the app. The server's log has the details; please try again."
+NO_MODEL = "No model can be used here yet. Start the app with --backbone FOLDER, or train the bundled one."
+TOO_LONG = "The request took longer than {seconds} seconds and was stopped; choose fewer teacher steps."
+NOT_COUNTED = "Loading, warm-up and previews are not counted."
+
+SCHEDULE = "How the steps are spent"
+TIMINGS = "Where the time goes"
+NO_TIMINGS = "After the first picture: the time of every part, student beside teacher."
+
+SWEEP_ABOUT = (
+    "Draws the student for every combination of steps and switch on one prompt and seed, so that you can see what each "
+    "choice costs. Click a cell to take its settings over."
+)
+HISTORY_ABOUT = "Your last pictures, kept in this browser only. Click one to bring its settings back."
+MODELS_ABOUT = "What this app offers on this machine."
+
+ABOUT = """
+### What you are looking at
+A diffusion model draws by removing noise in many steps. The **teacher** is such a model and takes its time: 50 steps,
+each one computed twice because of guidance. The **student** was trained from it to need only a few steps, and to take
+the first of them on a **smaller picture**, where a step costs a fraction. At the *switch* the picture is enlarged and
+the remaining steps add the detail.
+
+### What the numbers mean
+- The large number is **end to end**: prompt encoding, all steps and the decoder, teacher time over student time.
+- **Denoiser only** leaves the encoder and the decoder out; that is the number usually quoted in papers.
+- Both runs use the same prompt, seed, device and precision, one after the other. Loading, warm-up and the previews are
+  not counted. One run is one measurement: repeat it to see the spread.
+- *Not distilled* means that no trained student was found: the few steps use the teacher's own weights with guidance,
+  which shows the cost of the plan but not the quality of a student.
+
+### The method
+RMD (resolution-wise matching distillation, [arXiv 2603.06136](https://arxiv.org/abs/2603.06136)) matches the noise
+levels of the two resolutions by their signal-to-noise ratio, so that no information is lost at the switch.
+
+### Privacy
+Nothing is sent anywhere but to this server. Downloads hold the settings of the picture as text, so that *Load settings*
+can bring them back.
+"""
+
+API = """Draw a picture with the few-step student and, for comparison, with the teacher.
+
+    Settings left out take the model's defaults; a missing seed is drawn at random. Bad values are answered with one
+    sentence.
+
+    Args:
+        prompt: What to draw, at most 1,000 characters.
+        backbone: One of the names in the Models tab; the first usable one if left out.
+        steps: Steps of the student, 1 to 8.
+        switch: How many of them run at low resolution, 0 to steps.
+        seed: Whole number from 0 to 4294967295.
+        teacher: Also run the teacher and report the speed-up.
+        teacher_steps: Steps of the teacher, 2 to 100.
+        guidance: Classifier-free guidance of the teacher, 1 to 20.
+        negative: Negative prompt of the teacher.
+        reinjection: Noise at the switch: band, mix or fresh.
+        eta: Share of the predicted noise kept between steps, 0 to 1.
+        mapping: Time mapping between the resolutions: logsnr, shift or none.
+        upsampler: bilinear, bicubic or nearest.
+
+    Returns:
+        The student's PNG, the teacher's PNG or null, and everything measured: request, plan, timings, speed-up.
+    """

@@ -1,0 +1,191 @@
+"""The page's parts that show a result or a state, as HTML or as values of the compare view.
+
+`info` is `Done.as_dict()` everywhere; what comes from people or files is escaped here.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from rmd.config import BackboneSpec, unknown_words
+from rmd.plan import CascadePlan
+from rmd.ui import text
+from rmd.ui.plots import bars_svg, duration, parts_of
+from rmd.ui.style import static
+
+Side = dict[str, Any]
+
+
+def compare() -> gr.HTML:
+    """The compare view; its value is {student, teacher, ratio, busy}, see static/compare.js."""
+    return gr.HTML(
+        value={"student": {"wait": text.STUDENT_HERE}, "teacher": {"wait": text.TEACHER_HERE}},
+        html_template=static("compare.html"),
+        js_on_load=static("compare.js"),
+        apply_default_css=False,
+        elem_id="compare",
+    )
+
+
+def block(value: str, name: str) -> gr.HTML:
+    """A plain HTML part of the page."""
+    return gr.HTML(value, apply_default_css=False, elem_id=name)
+
+
+def head() -> str:
+    marks = '<span class="dot"></span><span class="dot"></span>'
+    return f'<header id="head"><h1>{marks}{text.TITLE}</h1><p>{text.TAGLINE}</p></header>'
+
+
+def chips(value: str) -> gr.HTML:
+    """Prompt suggestions; a click triggers `select` with the prompt as `text`."""
+    return gr.HTML(value, js_on_load=static("chips.js"), apply_default_css=False, elem_id="suggestions")
+
+
+def chips_html(spec: BackboneSpec | None) -> str:
+    """Whole prompts to click, and under a fold everything the model knows."""
+    if spec is None or not spec.known_words:
+        return ""
+    words, colours = spec.known_words, spec.colours or ("white",)
+    count = min(6, len(words))
+    picks = [words[i * len(words) // count] for i in range(count)]
+    prompts = [f"{article(w)} on a {colours[i * 3 % len(colours)]} background" for i, w in enumerate(picks)]
+    every = "".join(chip(w, f"{article(w)} on a {colours[i % len(colours)]} background") for i, w in enumerate(words))
+    return (
+        f'<div class="chips">{"".join(chip(p.split(" on ")[0], p) for p in prompts)}</div>'
+        f'<details class="chips-more"><summary>All {len(words)} things this model knows</summary>'
+        f'<div class="chips">{every}</div>'
+        f'<p class="note">on a background in {escape(", ".join(colours))}</p></details>'
+    )
+
+
+def chip(label: str, prompt: str) -> str:
+    return f'<button type="button" data-text="{escape(prompt)}" title="{escape(prompt)}">{escape(label)}</button>'
+
+
+def article(word: str) -> str:
+    return f"{'an' if word[:1].lower() in 'aeiou' else 'a'} {word}"
+
+
+def words_note(spec: BackboneSpec | None, prompt: str) -> str:
+    """A gentle warning about words the small model never saw."""
+    strange = unknown_words(spec, prompt) if spec else []
+    if not strange:
+        return ""
+    names = ", ".join(f"“{escape(word)}”" for word in strange[:4]) + (" …" if len(strange) > 4 else "")
+    return f'<div class="note warn">This small model never saw {names}; it will draw something it knows instead.</div>'
+
+
+def status(sentence: str) -> str:
+    return f'<div class="status" role="status">{escape(sentence)}</div>'
+
+
+def inline(image: Image.Image | None, kind: str = "png") -> str | None:
+    """A picture as a data address, for what is shown for a moment only."""
+    if image is None:
+        return None
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, quality=90)
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def file_of(path: Path) -> dict[str, Any]:
+    """A file as Gradio serves it, settings inside the PNG untouched."""
+    return {"path": str(path), "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
+
+
+def kinds_of(plan: CascadePlan) -> list[str]:
+    """ "low" or "high" for every step of a plan."""
+    return ["low" if stage.size != plan.size else "high" for stage in plan.stages for _ in stage.times]
+
+
+def finished(path: Path, info: dict[str, Any], role: str) -> Side:
+    """One side of the compare view when its picture is complete."""
+    timings = info["timings"][role]
+    side: Side = {"file": file_of(path), "sub": f"{steps_of(info, role)}, {duration(timings['end_to_end'])}"}
+    if role == "student" and not info["distilled"]:
+        side["sub"] += ", not distilled"
+    return side
+
+
+def steps_of(info: dict[str, Any], role: str) -> str:
+    stages = [stage["steps"] for stage in info["timings"][role]["stages"]]
+    return " + ".join(str(n) for n in stages) + (" step" if sum(stages) == 1 else " steps")
+
+
+def figure(title: str, body: str) -> str:
+    return f'<section class="figure"><h3>{title}</h3>{body}</section>'
+
+
+def bars(info: dict[str, Any] | None) -> str:
+    """The stage timings of both runs."""
+    return figure(text.TIMINGS, bars_svg(info) if info else f'<p class="note">{text.NO_TIMINGS}</p>')
+
+
+def speed(info: dict[str, Any] | None) -> str:
+    """The speed-up, end to end as the large number because that is what one waits for."""
+    if not info:
+        return '<section class="speed"><h3>Speed-up</h3><div class="big">–</div></section>'
+    badge = (
+        f'<span class="badge fine">student: {escape(info["student"])}</span>'
+        if info["distilled"]
+        else '<span class="badge" title="No trained student was found: the few steps use the teacher\'s own weights">'
+        "not distilled</span>"
+    )
+    student = info["timings"]["student"]
+    where = f"{escape(info['device'])}, {escape(info['dtype'])}"
+    if not info["speedup"]:
+        return (
+            f'<section class="speed"><h3>Student</h3><div class="big">{duration(student["end_to_end"])}</div>'
+            f'<p class="what">end to end, without a teacher to compare with</p>{badge}'
+            f'<p class="fine">Measured once on {where}. {text.NOT_COUNTED}</p></section>'
+        )
+    teacher, gain = info["timings"]["teacher"], info["speedup"]
+    earlier = " The teacher's time is from your last full run." if info.get("teacher_earlier") else ""
+    return (
+        f'<section class="speed"><h3>Speed-up</h3><div class="big">{times(gain["end_to_end"])}</div>'
+        f'<p class="what">end to end: {duration(student["end_to_end"])} instead of '
+        f"{duration(teacher['end_to_end'])}</p>"
+        f'<p class="second"><b>{times(gain["denoiser"])}</b> denoiser only</p>{badge}'
+        f'<p class="fine">Measured once on {where}.{earlier} {text.NOT_COUNTED}</p></section>'
+    )
+
+
+def durations(values: list[float | None]) -> str:
+    """Table cells; a dash for a part that a run does not have."""
+    return "".join(f"<td>{'–' if value is None else duration(value)}</td>" for value in values)
+
+
+def times(value: float) -> str:
+    return f"{value:.0f}×" if value >= 20 else f"{value:.1f}×"
+
+
+def table(info: dict[str, Any] | None) -> str:
+    """Every part of both runs in figures."""
+    if not info:
+        return '<p class="note">The figures appear after the first picture.</p>'
+    roles = [role for role in ("student", "teacher") if role in info["timings"]]
+    cells: dict[str, dict[str, float]] = {}
+    for role in roles:
+        for label, seconds, _, _ in parts_of(role, info):
+            cells.setdefault(label, {})[role] = seconds
+    order = sorted(cells, key=lambda label: (label == "decoder", label != "prompt encoding"))
+    rows = [(label, [cells[label].get(role) for role in roles], "") for label in order]
+    for label, key in (("denoiser (all steps and the switch)", "denoiser"), ("end to end", "end_to_end")):
+        rows.append((label, [info["timings"][role][key] for role in roles], ' class="sum"'))
+    head = "".join(f"<th>{role.capitalize()}</th>" for role in roles)
+    body = "".join(f"<tr{kind}><td>{label}</td>{durations(values)}</tr>" for label, values, kind in rows)
+    calls = "".join(f"<td>{info['timings'][role]['nfe']}</td>" for role in roles)
+    return (
+        f'<div class="scroll"><table class="timings"><thead><tr><th></th>{head}</tr></thead><tbody>{body}'
+        f"<tr><td>network evaluations (guidance counts twice)</td>{calls}</tr></tbody></table></div>"
+        f'<p class="note">{escape(info["student"])} · {escape(info["device"])}, {escape(info["dtype"])} · '
+        f"{text.NOT_COUNTED}</p>"
+    )

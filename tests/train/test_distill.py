@@ -1,0 +1,100 @@
+"""The RMD loop on a tiny real pipeline: what is trained, where it is re-noised, that two threads equal one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rmd.backbones.base import Backbone
+from rmd.backbones.loading import open_backbone, open_student
+from rmd.plan import two_stage
+from rmd.schedule import scaled_linear
+from rmd.train import distill
+from rmd.train.loop import Replicas
+
+SCHEDULE = scaled_linear()
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_sdxl: Path) -> Backbone:
+    loaded = open_backbone(tiny_sdxl, "tiny", torch.device("cpu"), torch.float32)
+    loaded.network.requires_grad_(False)
+    return loaded
+
+
+@given(st.integers(1, 8).flatmap(lambda k: st.tuples(st.just(k), st.integers(0, k))))
+def test_renoising_never_goes_below_the_steps_own_end(plan_shape: tuple[int, int]) -> None:
+    steps, switch = plan_shape
+    plan = two_stage(SCHEDULE, steps, switch, (4, 4), (8, 8), eta=1.0, reinjection="band")
+    for index in range(steps):
+        low, high = distill.interval(plan, index)
+        assert 1 - (index + 1) / steps < low < high <= 0.98 + 1e-9
+        if index >= switch > 0:  # after the switch: up to its time, unless the step's own interval is smaller
+            assert high <= max(1 - switch / steps, 1 - (index + 1) / steps + 0.05) + 1e-9
+
+
+@pytest.mark.parametrize(("steps", "switch"), [(1, 0), (1, 1), (4, 2), (8, 8)])
+def test_rollout_keeps_full_size_estimates_with_gradient(backbone: Backbone, steps: int, switch: int) -> None:
+    network = torch.nn.Module.requires_grad_(distill.copy.deepcopy(backbone.network), True)
+    plan = two_stage(backbone.schedule, steps, switch, (4, 4), (8, 8), eta=0.5, reinjection="band")
+    with torch.no_grad():
+        prompt = backbone.encode(["fox", "star"])
+    kept = distill.rollout(backbone.with_network(network), prompt, plan, 2, torch.Generator().manual_seed(0))
+    assert len(kept) == min(distill.GRADIENT_STEPS, steps)
+    for one in kept:
+        assert one.x0.shape == (2, backbone.channels, 8, 8)
+        network.zero_grad()
+        one.x0.square().mean().backward(retain_graph=True)
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def test_one_iteration_moves_student_and_fake_score_but_not_the_teacher(backbone: Backbone) -> None:
+    torch.manual_seed(0)
+    trainer = distill.Distiller(backbone, guidance=3.0)
+    before = [p.clone() for n in (trainer.student, trainer.fake, backbone.network) for p in [next(n.parameters())]]
+    with torch.no_grad():
+        prompt = backbone.encode(["fox", "star"])
+    trainer.match(prompt, seed=5, update_student=False)
+    assert torch.equal(before[0], next(trainer.student.parameters()))
+    values = trainer.match(prompt, seed=6, update_student=True)
+    assert values["matching"] > 0
+    assert not torch.equal(before[0], next(trainer.student.parameters()))
+    assert not torch.equal(before[1], next(trainer.fake.parameters()))
+    assert torch.equal(before[2], next(backbone.network.parameters()))
+
+
+def test_two_replicas_give_the_gradient_of_one_batch() -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Linear(5, 3)
+    x = torch.randn(8, 5)
+
+    def work(module: torch.nn.Module, share: torch.Tensor) -> dict[str, float]:
+        loss = module(share).square().mean()
+        loss.backward()
+        return {"loss": loss.item()}
+
+    values = Replicas((net,), 2).accumulate(work, [(x[:4],), (x[4:],)])
+    shared = net.weight.grad
+    net.weight.grad = None
+    whole = net(x).square().mean()
+    whole.backward()
+    assert shared is not None
+    assert torch.allclose(shared, net.weight.grad)
+    assert values["loss"] == pytest.approx(whole.item())
+
+
+def test_export_can_be_opened_as_a_student(backbone: Backbone, tmp_path: Path) -> None:
+    import json
+
+    trainer = distill.Distiller(backbone, guidance=3.0)
+    expected = next(trainer.student.parameters()).clone()
+    distill.export(trainer.student, tmp_path, {"iterations": 0})
+    card = {
+        "name": "s", "base_model": "tiny", "licence": "x", "default_steps": 4, "default_switch": 2, "eta": 0.7,
+        "reinjection": "band", "training": "none", "quality": {},
+    }  # fmt: skip
+    (tmp_path / "rmd.json").write_text(json.dumps(card))
+    student, _ = open_student(tmp_path, backbone)
+    assert torch.allclose(next(student.network.parameters()), expected, atol=1e-3)
