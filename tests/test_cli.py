@@ -1,0 +1,124 @@
+"""The command line on a tiny real pipeline: files, JSON on standard output, one sentence and exit code 2."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rmd.backbones import catalog
+from rmd.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    try:
+        code = main(arguments)
+    except SystemExit as error:
+        code = int(error.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_generate_writes_both_pictures_and_one_json_object(tiny_sdxl: Path, tiny_student: Path, tmp_path: Path) -> None:
+    arguments = ["generate", "--backbone", str(tiny_sdxl), "--student", str(tiny_student), "--prompt", "a fox"]
+    arguments += ["--steps", "3", "--switch", "1", "--seed", "5", "--teacher-steps", "4"]
+    done = subprocess.run(
+        [sys.executable, "-m", "rmd", *arguments, "--out", str(tmp_path), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    result = json.loads(done.stdout)  # exactly one object, nothing else
+    assert result["request"]["seed"] == 5
+    assert result["distilled"] is True
+    assert [len(stage["times"]) for stage in result["plan"]["stages"]] == [1, 2]
+    assert result["timings"]["student"]["nfe"] == 3
+    assert result["timings"]["teacher"]["nfe"] == 8
+    assert result["speedup"]["denoiser"] > 0
+    assert "step 4/4" in done.stderr
+    for role in ("student", "teacher"):
+        with Image.open(result["files"][role]) as picture:
+            assert picture.size == (64, 64)
+            assert json.loads(picture.info["rmd"])["request"]["prompt"] == "a fox"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["student.png", "teacher.png"]
+
+
+def test_without_teacher_and_without_student(
+    capsys: pytest.CaptureFixture[str], tiny_sdxl: Path, tmp_path: Path
+) -> None:
+    code, out, _ = run(
+        capsys, "generate", "--backbone", str(tiny_sdxl), "--prompt", "fox", "--no-teacher", "--out", str(tmp_path)
+    )
+    assert code == 0
+    assert "not distilled" in out
+    assert [p.name for p in tmp_path.iterdir()] == ["student.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--prompt", ""], ["prompt", "empty"]),
+        (["--prompt", "x" * 10_000], ["prompt", "10000", "1000"]),
+        (["--prompt", "fox", "--steps", "0"], ["steps", "0", "1 to 8"]),
+        (["--prompt", "fox", "--steps", "99"], ["steps", "99", "1 to 8"]),
+        (["--prompt", "fox", "--steps", "nan"], ["steps", "nan", "1 to 8"]),
+        (["--prompt", "fox", "--steps", "many"], ["steps", "many", "1 to 8"]),
+        (["--prompt", "fox", "--steps", "4", "--switch", "5"], ["switch", "5", "0 to 4"]),
+        (["--prompt", "fox", "--seed", "-1"], ["seed", "-1"]),
+        (["--prompt", "fox", "--eta", "inf"], ["eta", "inf", "0 to 1"]),
+        (["--prompt", "fox", "--reinjection", "magic"], ["reinjection", "magic", "band"]),
+        (["--prompt", "fox", "--student", "/nowhere"], ["/nowhere", "rmd.json"]),
+        (["--prompt", "fox", "--frames", "3"], ["--frames"]),
+        ([], ["--prompt"]),
+    ],
+)
+def test_bad_input_is_one_sentence_and_code_2(
+    capsys: pytest.CaptureFixture[str], tiny_sdxl: Path, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    out_folder = tmp_path / "out"
+    code, out, err = run(
+        capsys, "generate", "--backbone", str(tiny_sdxl), "--out", str(out_folder), "--no-teacher", *arguments
+    )
+    assert code == 2
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+    assert all(word in err for word in words), err
+    assert not out_folder.exists()
+
+
+def test_an_unknown_backbone_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "generate", "--backbone", "nope", "--prompt", "fox")
+    assert code == 2
+    assert catalog.DEFAULT in err
+
+
+def test_an_unwritable_output_folder_is_known_before_any_work(
+    capsys: pytest.CaptureFixture[str], tiny_sdxl: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    target = tmp_path / "file" / "out"
+    code, _, err = run(capsys, "generate", "--backbone", str(tiny_sdxl), "--prompt", "fox", "--out", str(target))
+    assert code == 2
+    assert str(target) in err
+    assert "step" not in err
+
+
+def test_models_lists_the_bundled_backbone_and_why_one_is_unusable(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = catalog.Entry("broken", "Broken", tmp_path / "gone", tmp_path / "gone-student")
+    monkeypatch.setattr(catalog, "ENTRIES", (*catalog.ENTRIES, broken))
+    code, out, _ = run(capsys, "models", "--json")
+    assert code == 0
+    rows = {row["id"]: row for row in json.loads(out)}
+    assert catalog.DEFAULT in rows
+    assert rows["broken"]["usable"] is False
+    assert "gone" in rows["broken"]["problem"]
+
+
+def test_train_refuses_a_stage_whose_input_is_missing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = run(capsys, "train", "teacher", "--runs", str(tmp_path), "--data", str(tmp_path))
+    assert code == 2
+    assert "autoencoder" in err
