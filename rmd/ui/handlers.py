@@ -17,7 +17,7 @@ from rmd.ui.plots import schedule_svg
 from rmd.ui.runner import Runner, Saved
 from rmd.ui.stage import Stage, complete
 
-FIELDS = (
+FIELDS: tuple[str, ...] = (
     "backbone", "prompt", "negative", "steps", "switch", "seed", "teacher", "teacher_steps", "guidance",
     "reinjection", "eta", "mapping", "upsampler",
 )  # fmt: skip

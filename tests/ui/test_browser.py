@@ -1,0 +1,155 @@
+"""The page as a person meets it, in the system's chromium."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+PATIENCE = 60_000  # milliseconds; a busy machine is slow, not broken
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (apt install chromium)")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def visit(browser: Browser, url: str, width: int = 1440, height: int = 900, dark: bool = False) -> Page:
+    """A fresh visitor's page. Collects the hosts it talks to and the errors it reports."""
+    scheme = "dark" if dark else "light"
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.hosts = set()  # type: ignore[attr-defined]
+    page.problems = []  # type: ignore[attr-defined]
+    page.on("request", lambda r: "://" in r.url and page.hosts.add(r.url.split("/")[2]))  # type: ignore[attr-defined]
+    page.on("pageerror", lambda error: page.problems.append(str(error)))  # type: ignore[attr-defined]
+    page.goto(url)
+    page.get_by_role("button", name="Generate", exact=True).wait_for()
+    page.locator(".cmp[data-mode]").wait_for()
+    return page
+
+
+@pytest.fixture
+def page(browser: Browser, app_url: str) -> Iterator[Page]:
+    page = visit(browser, app_url)
+    yield page
+    assert page.problems == []  # type: ignore[attr-defined]
+    page.context.close()
+
+
+def press_generate(page: Page) -> None:
+    page.get_by_role("button", name="Generate", exact=True).click()
+
+
+def expect_result(page: Page) -> None:
+    expect(page.locator("#speed .big")).to_have_text(re.compile(r"^\d+(\.\d+)?×$"), timeout=PATIENCE)
+
+
+def picture_sizes(page: Page) -> list[int]:
+    """Widths in the file of the pictures that are on the stage."""
+    script = "images => images.filter(i => i.getAttribute('src')).map(i => i.naturalWidth)"
+    return page.locator(".cmp-frame img").evaluate_all(script)
+
+
+def test_one_click_gives_two_pictures_and_a_speedup(page: Page) -> None:
+    press_generate(page)
+    expect_result(page)
+    page.wait_for_function("[...document.querySelectorAll('.cmp-frame img')].every(i => i.naturalWidth == 64)")
+    assert picture_sizes(page) == [64, 64]
+    expect(page.locator("#speed")).to_contain_text("not distilled")
+    expect(page.locator("#speed")).to_contain_text("warm-up")
+    expect(page.locator("#bars svg")).to_be_visible()
+    expect(page.get_by_role("button", name="Stop", exact=True)).to_be_disabled()
+
+
+def test_nothing_is_fetched_from_other_hosts(page: Page, app_url: str) -> None:
+    press_generate(page)
+    expect_result(page)
+    assert page.hosts == {app_url.split("/")[2]}  # type: ignore[attr-defined]
+
+
+def test_a_download_holds_the_settings(page: Page) -> None:
+    press_generate(page)
+    expect_result(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save the student's picture").click()
+    name = download.value.suggested_filename
+    assert re.fullmatch(r"a-fox-on-a-blue-background-\d+-student\.png", name)
+    assert b"rmd" in download.value.path().read_bytes()
+
+
+def test_stop_ends_a_run_and_the_next_one_works(page: Page) -> None:
+    page.get_by_role("button", name="Advanced").click()
+    page.get_by_label("number input for Teacher steps").fill("100")
+    page.get_by_label("number input for Teacher steps").blur()
+    press_generate(page)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.locator("#status")).to_contain_text("Stopped", timeout=PATIENCE)
+    expect(page.locator("#speed .big")).to_have_text("–")
+    page.get_by_label("number input for Teacher steps").fill("2")
+    page.get_by_label("number input for Teacher steps").blur()
+    press_generate(page)
+    expect_result(page)
+
+
+def test_bad_input_is_a_sentence(page: Page) -> None:
+    page.get_by_label("What should it draw?").fill("  ")
+    press_generate(page)
+    expect(page.get_by_test_id("toast-body")).to_contain_text("prompt is empty", timeout=PATIENCE)
+
+
+def test_suggestions_fill_the_prompt_and_unknown_words_are_mentioned(page: Page) -> None:
+    prompt = page.get_by_label("What should it draw?")
+    page.locator("#suggestions").get_by_role("button", name="a star").first.click()
+    expect(prompt).to_have_value("a star on a blue background")
+    prompt.fill("a zeppelin on a blue background")
+    expect(page.locator("#note")).to_contain_text("zeppelin")
+    prompt.fill("a fox on a blue background")
+    expect(page.locator("#note")).not_to_contain_text("zeppelin")
+
+
+def test_the_switch_stays_within_the_steps_and_the_schedule_follows(page: Page) -> None:
+    drawing = page.locator("#schedule svg[role=img]")
+    expect(drawing).to_have_attribute("aria-label", "2 at low resolution, then 2 at full resolution")
+    steps = page.get_by_label("number input for Steps", exact=True)
+    steps.fill("1")
+    steps.blur()
+    expect(page.get_by_label("number input for Low-resolution steps")).to_have_value("1")
+    expect(drawing).to_have_attribute("aria-label", "1 step at low resolution, then the result is enlarged")
+
+
+def test_the_slider_listens_to_the_keyboard(page: Page) -> None:
+    press_generate(page)
+    expect_result(page)
+    page.get_by_role("radio", name="Slider").click()
+    handle = page.get_by_role("slider", name="Dividing line")
+    handle.focus()
+    for key, place in (("ArrowRight", "52"), ("Shift+ArrowLeft", "42"), ("Home", "0"), ("End", "100")):
+        handle.press(key)
+        expect(handle).to_have_attribute("aria-valuenow", place)
+    handle.press("4")
+    expect(page.get_by_role("radio", name="Difference")).to_be_checked()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_phone_shows_everything_without_sideways_scrolling(browser: Browser, app_url: str, dark: bool) -> None:
+    page = visit(browser, app_url, 390, 844, dark)
+    order = [page.locator(name) for name in ("#generate", "#compare", "#settings")]
+    tops = [place.bounding_box()["y"] for place in order]  # type: ignore[index]
+    assert tops == sorted(tops)
+    assert tops[0] < 844  # Generate is on the first screen
+    press_generate(page)
+    expect_result(page)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.context.close()
