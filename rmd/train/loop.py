@@ -74,8 +74,6 @@ class Run:
             state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
             for name, part in parts.items():
                 part.load_state_dict(state["parts"][name])
-                if isinstance(part, torch.optim.Optimizer):  # the state of older runs may say otherwise
-                    part.param_groups[0]["fused"] = True
             self.step, self.seconds, self.samples = state["step"], state["seconds"], state["samples"]
 
     def steps(self, total: int, label: str) -> Iterator[int]:
@@ -119,8 +117,9 @@ def generator_for(seed: int, step: int) -> torch.Generator:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The rate for every group; a group's own "share" scales it."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("share", 1.0)
 
 
 class Replicas:

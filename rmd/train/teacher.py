@@ -16,11 +16,12 @@ from diffusers import AutoencoderTiny, EulerDiscreteScheduler, StableDiffusionXL
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 
-from rmd.train import emoji, text
+from rmd.train import emoji, layout, text
 from rmd.train.loop import Average, Replicas, Run, generator_for, parameters, set_rate
 from rmd.train.sheets import save_sheet
 
-RATE, SEED = 8e-4, 2
+RATE, SEED = 5e-4, 2
+ENCODER_SHARE = 0.2  # of the rate, for the text encoder, which comes trained from layout.py
 DROP = 0.1  # captions replaced by "" for classifier-free guidance
 HIGH, LOW = 32, 16  # latent cells of 256 px and 128 px
 BATCH = {HIGH: 12, LOW: 40}
@@ -121,14 +122,17 @@ def train(data: Path, folder: Path, vae_folder: Path, steps: int = 9000, low_ste
     latents = precompute(data, vae, folder / "latents.pt")
     names, colours = [c.name for c in emoji.concepts()], list(emoji.COLOURS)
     torch.manual_seed(SEED)
-    tokenizer = text.build_tokenizer(emoji.label_texts(data) + names + colours)
+    words = 50 * names + 200 * [*colours, "background", "emoji", "3d"]  # often enough to become whole tokens
+    tokenizer = text.build_tokenizer(emoji.label_texts(data) + words)
     encoder = text.build_encoder(tokenizer)
+    layout.train(tokenizer, encoder, latents, folder / "layout")
     unet = build_unet().to(memory_format=torch.channels_last)
     scheduler = build_scheduler()
     alpha = scheduler.alphas_cumprod.sqrt()
     sigma = (1 - scheduler.alphas_cumprod).sqrt()
     weights = parameters([unet, encoder])
-    optimizer = torch.optim.AdamW(weights, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+    groups = [{"params": parameters([unet])}, {"params": parameters([encoder]), "share": ENCODER_SHARE}]
+    optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
     average = Average({"unet": unet, "encoder": encoder}, decay=0.999)
     run = Run(folder, {"unet": unet, "encoder": encoder, "optimizer": optimizer, "average": average})
     pipe = StableDiffusionXLPipeline(

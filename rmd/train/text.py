@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-LENGTH = 20  # tokens per prompt
+LENGTH = 36  # tokens per prompt: the longest training caption has 17, the last 16 tell the layout (layout.py)
 WIDTH = 256
 START, END = "<|startoftext|>", "<|endoftext|>"
 
