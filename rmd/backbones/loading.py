@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
 
 from rmd.backbones.base import Backbone
 from rmd.backbones.sdxl import SDXLBackbone
@@ -17,6 +19,12 @@ from rmd.config import BackboneSpec, RequestError, StudentSpec
 BACKBONE_CARD = "backbone.json"
 STUDENT_CARD = "rmd.json"
 IGNORED = {"_diffusers_version", "_name_or_path"}  # what may differ between a student's and its base's configuration
+
+# The libraries warn of what is meant here (an AutoencoderTiny in SDXL's place, no torchvision) and draw a bar per
+# folder; failures arrive as exceptions all the same.
+for library in (diffusers_logging, transformers_logging):
+    library.set_verbosity_error()
+    library.disable_progress_bar()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -47,7 +47,10 @@ class Outline:
 
 
 def read_outline(entry: Entry, student: str | None = None) -> Outline:
-    """Read an entry's cards and configurations; `student` as in `GenerateRequest`. Raises RequestError when they are missing or damaged."""
+    """Read an entry's cards and configurations; `student` as in `GenerateRequest`.
+
+    Raises RequestError when they are missing or damaged.
+    """
     pipeline_class(entry.folder)
     spec, _ = read_spec(entry.folder, entry.id)
     scheduler: Any = EulerDiscreteScheduler.from_config(read_json(entry.folder / "scheduler" / "scheduler_config.json"))
