@@ -12,7 +12,7 @@ test: lint types
 	$(BIN)/python -m pytest -q
 
 test-slow: .venv/.installed-dev
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m "slow and not gpu and not hub"
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from rmd.backbones import catalog, loading
 from rmd.backbones.sdxl import SDXLBackbone
 from rmd.config import RequestError
-from tests.conftest import STUDENT_CARD, tiny_unet
+from tests.tiny import STUDENT_CARD, tiny_unet
 
 CPU = torch.device("cpu")
 WEIGHTS = Path("unet/diffusion_pytorch_model.safetensors")
