@@ -1,0 +1,75 @@
+"""The nearest-template classifier on drawn stand-ins for the pictures (the real ones are not in the repository)."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from rmd.config import RequestError
+from rmd.evaluate.command import parse_plans
+from rmd.evaluate.quality import score
+from rmd.evaluate.templates import Templates, parse_prompt, real_accuracy
+from rmd.train import emoji
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder in which every known object is a drawing of its own: three coloured ellipses."""
+    root = tmp_path_factory.mktemp("data")
+    folder = emoji.picture_folder(root)
+    folder.mkdir(parents=True)
+    for number, concept in enumerate(emoji.concepts()):
+        draw = random.Random(number)
+        picture = Image.new("RGBA", (256, 256), (0, 0, 0, 0))
+        for _ in range(3):
+            x, y = draw.randint(20, 120), draw.randint(20, 120)
+            box = (x, y, x + draw.randint(40, 110), y + draw.randint(40, 110))
+            ImageDraw.Draw(picture).ellipse(box, fill=(*(draw.randint(0, 255) for _ in range(3)), 255))
+        picture.save(folder / concept.file)
+    return root
+
+
+@pytest.fixture(scope="module")
+def templates(data: Path) -> Templates:
+    return Templates(data)
+
+
+def test_it_names_what_is_there(templates: Templates, data: Path) -> None:
+    assert real_accuracy(templates, data, count=30) >= 0.9
+
+
+def test_the_score_counts_right_objects_and_backgrounds(templates: Templates, data: Path) -> None:
+    g = torch.Generator().manual_seed(0)
+    prompts = ["a fox on a blue background", "a star on a white background"]
+    pictures = []
+    for prompt in prompts:
+        name, colour = parse_prompt(prompt)
+        concept = next(c for c in emoji.concepts() if c.name == name)
+        picture = emoji.load_picture(emoji.picture_folder(data) / concept.file)
+        pictures.append(emoji.compose(picture, emoji.COLOURS[colour], g, (0.9, 0.9)) * 2 - 1)
+    right = score(torch.stack(pictures), prompts, templates)
+    assert (right.object_top1, right.background) == (1.0, 1.0)
+    wrong = score(torch.stack(pictures[::-1]), prompts, templates)
+    assert (wrong.object_top1, wrong.background) == (0.0, 0.0)
+
+
+def test_prompts_are_read_longest_name_first() -> None:
+    assert parse_prompt("a hot dog on a light blue background") == ("hot dog", "light blue")
+    assert parse_prompt("an orange fruit on an orange background") == ("orange fruit", "orange")
+    with pytest.raises(RequestError, match="zebra"):
+        parse_prompt("a zebra on a blue background")
+
+
+def test_missing_pictures_say_how_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="train data"):
+        Templates(tmp_path)
+
+
+def test_plans_are_checked() -> None:
+    assert parse_plans("4/2, 1/0") == [(4, 2), (1, 0)]
+    assert len(parse_plans("all")) == sum(k + 1 for k in range(1, 9))
+    for bad in ("9/1", "4/5", "4", "four/two", "0/0"):
+        with pytest.raises(RequestError, match=bad):
+            parse_plans(bad)
