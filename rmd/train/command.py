@@ -9,6 +9,7 @@ from typing import Any
 from rmd.backbones.catalog import ENTRIES
 from rmd.config import RequestError
 
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 STAGES = {
     "data": "fetch the training pictures (npm packages, MIT licence, about 25 MB)",
     "autoencoder": "train the autoencoder (12 minutes on two Zen 5 cores)",
@@ -16,6 +17,7 @@ STAGES = {
     "publish-teacher": "write the teacher's folder with its card into checkpoints/",
     "distill": "distil the student from the published teacher (about 25 minutes)",
     "publish-student": "write the student's folder with its card into checkpoints/",
+    "publish-quality": "after `python -m rmd evaluate --out RUNS/evaluate`: figures into the cards, sheets into assets/",
 }
 
 
@@ -50,6 +52,7 @@ def train(args: argparse.Namespace) -> None:
         "publish-teacher": runs / "teacher" / "pipeline",
         "distill": entry.folder,
         "publish-student": runs / "distill" / "student",
+        "publish-quality": runs / "evaluate" / "quality.json",
     }
     needed = needs.get(args.stage)
     if needed is not None and not needed.exists():
@@ -64,5 +67,7 @@ def train(args: argparse.Namespace) -> None:
         publish.teacher(runs, entry.folder)
     elif args.stage == "distill":
         distill.train(entry.folder, runs / "teacher" / "latents.pt", runs / "distill", **length)
-    else:
+    elif args.stage == "publish-student":
         publish.student(runs, entry.folder, entry.student)
+    else:
+        publish.quality(runs / "evaluate", entry.folder, entry.student, ASSETS)

@@ -36,7 +36,7 @@ GRADIENT_STEPS = 2  # steps of one rollout that are trained
 TOP = 0.98  # largest re-noising time
 OFFSET = 0.3  # lower end of re-noising above the step's own end, as a share of the interval
 STEP_WEIGHTS = (1, 3, 3, 6, 2, 3, 1, 1)  # how often K = 1 … 8 is drawn
-WARM_UP = 200  # iterations of plain guidance distillation
+WARM_UP = 300  # iterations of plain guidance distillation
 FAKE_ONLY = 20  # iterations in which fake_score catches up before it guides
 
 

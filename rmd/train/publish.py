@@ -104,6 +104,19 @@ def student(runs: Path, base: Path, target: Path) -> None:
     replace_folder(target, fill)
 
 
+def quality(measured: Path, base: Path, student: Path, assets: Path) -> None:
+    """Put what `python -m rmd evaluate` measured beside the cards, and its contact sheets into `assets`."""
+    result = json.loads((measured / "quality.json").read_text())
+    text = json.dumps(result, indent=1) + "\n"
+    card = json.loads((student / STUDENT_CARD).read_text())
+    card["quality"] = {k: result[k] for k in ("prompts", "metric", "teacher", "student")}
+    (student / STUDENT_CARD).write_text(json.dumps(card, indent=1) + "\n")
+    for folder in (base, student):
+        (folder / "quality.json").write_text(text)
+    for sheet in sorted(measured.glob("*.png")):
+        shutil.copyfile(sheet, assets / f"sheet-{sheet.name}")
+
+
 def words() -> str:
     groups: dict[str, list[str]] = {}
     for concept in emoji.concepts():

@@ -102,10 +102,10 @@ def draw_times(count: int, emphasis: float, generator: torch.Generator) -> torch
 
 
 def rate_factor(step: int, steps: int) -> float:
-    """Warm-up, constant to 60%, then linear to 2%: a run can be cut short by resuming it with fewer steps."""
+    """Warm-up, constant to 30%, then linear to 2%: a run can be cut short by resuming it with fewer steps."""
     if step < 200:
         return (step + 1) / 200
-    return max(0.02, min(1.0, (1 - step / steps) / 0.4))
+    return max(0.02, min(1.0, (1 - step / steps) / 0.7))
 
 
 def cells_for(step: int, low_until: int, generator: torch.Generator) -> int:
