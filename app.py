@@ -49,6 +49,7 @@ def main() -> None:
         footer_links=["api"],
         ssr_mode=False,
         max_file_size="20mb",
+        state_session_capacity=200,
     )
 
 

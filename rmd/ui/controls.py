@@ -32,23 +32,27 @@ class Rail:
         return [self.settings[name] for name in FIELDS]
 
 
-def rail(names: list[str], outline: Outline | None) -> Rail:
-    """Build the rail with the defaults of the first backbone. names: the usable backbones."""
+def rail(names: list[tuple[str, str]], outline: Outline | None, prompt: str | None = None) -> Rail:
+    """Build the rail with the defaults of the first backbone and a prompt it knows, unless one is given.
+
+    names: (label, name) of the usable backbones.
+    """
     start = start_values(outline)
     known = outline.spec.known_words if outline else ()
     colours = outline.spec.colours if outline else ()
-    prompt = f"{views.article(known[0])} on a {(colours or ('white',))[0]} background" if known else text.PROMPT_HINT
+    if prompt is None and known:
+        prompt = f"{views.article(known[0])} on a {(colours or ('white',))[0]} background"
     c: dict[str, Any] = {}
     with gr.Column(elem_id="rail"):
         with gr.Column(elem_id="model"):
-            c["backbone"] = gr.Dropdown(names, value=names[0] if names else None, label=text.MODEL, filterable=False)
+            c["backbone"] = gr.Dropdown(names, value=names[0][1] if names else None, label=text.MODEL, filterable=False)
         with gr.Column(elem_id="compose"):
             c["prompt"] = gr.Textbox(
                 prompt, label=text.PROMPT, placeholder=text.PROMPT_HINT, lines=2, max_lines=5,
                 max_length=PROMPT_LENGTH, elem_id="prompt",
             )  # fmt: skip
             note = views.block("", "note")
-            suggestions = views.chips(views.chips_html(outline.spec if outline else None))
+            suggestions = views.buttons(views.chips_html(outline.spec if outline else None), "suggestions")
             with gr.Row(elem_id="buttons"):
                 generate = gr.Button(text.GENERATE, variant="primary", elem_id="generate", min_width=0)
                 stop = gr.Button(text.STOP, elem_id="stop", interactive=False, min_width=0)

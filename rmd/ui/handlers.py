@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
 from rmd.backbones.outline import Outline
-from rmd.config import SEED_LIMIT, Cancelled, GenerateRequest, RequestError
+from rmd.config import Cancelled, GenerateRequest, RequestError
 from rmd.session import Done
 from rmd.ui import text, views
 from rmd.ui.guard import sentence
 from rmd.ui.plots import schedule_svg
 from rmd.ui.runner import Runner, Saved
-from rmd.ui.stage import Stage, complete
+from rmd.ui.stage import Stage, complete, with_teacher_of
 
 FIELDS: tuple[str, ...] = (
     "backbone", "prompt", "negative", "steps", "switch", "seed", "teacher", "teacher_steps", "guidance",
     "reinjection", "eta", "mapping", "upsampler",
 )  # fmt: skip
 """The settings on the page, in the order in which handlers receive them."""
-
-SAME_TEACHER = ("backbone", "prompt", "negative", "seed", "teacher_steps", "guidance")
-"""Settings that decide the teacher's picture: while they stay, an earlier teacher run still stands for comparison."""
 
 
 class Handlers:
@@ -37,40 +33,43 @@ class Handlers:
         self.runner = runner
 
     def generate(self, request: gr.Request, randomise: bool, *values: Any) -> Iterator[tuple[Any, ...]]:
-        """Yields (compare, status, speed, bars, table, student file, teacher file, seed, stop, last)."""
+        """Yields (*shown, status, seed, stop)."""
         settings = dict(zip(FIELDS, values, strict=True))
         if randomise:
             settings["seed"] = None
-        keep = gr.skip()
         stage = None
         try:
             checked = self.runner.request(settings)
             stage = Stage(checked, self.runner.plan(checked))
             for event in self.runner.run(checked, visitor_of(request)):
                 if isinstance(event, Done):
-                    yield self._done(self.runner.save(event), event)
+                    status = views.status(f"Done, seed {checked.seed}.")
+                    yield *shown(self.runner.save(event)), status, checked.seed, gr.update(interactive=False)
                 elif stage.take(event):
-                    busy = gr.update(interactive=True)
-                    yield stage.value, views.status(stage.sentence), *[keep] * 5, checked.seed, busy, keep
-        except (RequestError, Cancelled, OSError) as error:
-            still = {**stage.value, "busy": False} if stage else keep
-            words = text.STOPPED if isinstance(error, Cancelled) else ""
-            yield still, views.status(words), *[keep] * 6, gr.update(interactive=False), keep
-            if not isinstance(error, Cancelled):
+                    status, busy = views.status(stage.sentence), gr.update(interactive=True)
+                    yield stage.value, *shown(None)[1:], status, checked.seed, busy
+        except Exception as error:
+            still = {**stage.value, "busy": False} if stage else gr.skip()
+            stopped = isinstance(error, Cancelled)
+            words = views.status(text.STOPPED if stopped else "")
+            yield still, *shown(None)[1:], words, gr.skip(), gr.update(interactive=False)
+            if not stopped:
                 raise sentence(error, html=True) from None
 
-    def _done(self, saved: Saved, done: Done) -> tuple[Any, ...]:
-        return (
-            complete(saved, done.plan),
-            views.status(f"Done, seed {done.request.seed}."),
-            views.speed(saved.info),
-            views.bars(saved.info),
-            views.table(saved.info),
-            *(download(saved, role) for role in ("student", "teacher")),
-            done.request.seed,
-            gr.update(interactive=False),
-            saved,
-        )
+    def live(self, request: gr.Request, on: bool, last: Saved | None, *values: Any) -> tuple[Any, ...]:
+        """Returns (*shown, status): the student again, the teacher staying put where it still fits."""
+        settings = {**dict(zip(FIELDS, values, strict=True)), "teacher": False}
+        if not on:
+            return *shown(None), gr.skip()
+        try:
+            settings["switch"] = min(settings["switch"], settings["steps"])
+            for event in self.runner.run(self.runner.request(settings), visitor_of(request)):
+                if isinstance(event, Done):
+                    saved = with_teacher_of(self.runner.save(event), last)
+                    return *shown(saved), views.status(f"Live, seed {event.request.seed}.")
+        except Cancelled:
+            pass
+        return *shown(None), gr.skip()
 
     def stop(self, request: gr.Request, compare: dict[str, Any]) -> tuple[Any, ...]:
         """Returns (compare, status, stop). Gradio cancels the event itself; the session stops at its next check."""
@@ -92,15 +91,18 @@ class Handlers:
         """The switch can never lie beyond the steps."""
         return gr.update(maximum=steps, value=min(switch, steps))
 
-    def backbone_changed(self, backbone: str, prompt: str) -> tuple[Any, ...]:
-        """Returns (suggestions, note, mapping, steps, switch, teacher_steps, guidance, reinjection, eta)."""
-        outline = self._outline(backbone)
-        values = start_values(outline)
-        note = views.words_note(outline.spec, prompt or "")
+    def backbone_shown(self, backbone: str, prompt: str) -> tuple[str, str]:
+        """Returns (suggestions, note)."""
+        spec = self._outline(backbone).spec
+        return views.chips_html(spec), views.words_note(spec, prompt or "")
+
+    def backbone_chosen(self, backbone: str) -> tuple[Any, ...]:
+        """The backbone's own settings: (mapping, steps, switch, teacher_steps, guidance, reinjection, eta)."""
+        values = start_values(self._outline(backbone))
+        mapping = gr.update(choices=values["mappings"], value="logsnr")
         switch = gr.update(maximum=values["steps"], value=values["switch"])
         rest = (values[name] for name in ("teacher_steps", "guidance", "reinjection", "eta"))
-        mapping = gr.update(choices=values["mappings"], value="logsnr")
-        return views.chips_html(outline.spec), note, mapping, values["steps"], switch, *rest
+        return mapping, values["steps"], switch, *rest
 
     def settings_moved(self, *values: Any) -> str:
         return self.schedule(dict(zip(FIELDS, values, strict=True)))
@@ -120,6 +122,14 @@ class Handlers:
         return self.runner.offer.outline(backbone)
 
 
+def shown(saved: Saved | None) -> list[Any]:
+    """[compare, speed, bars, table, student file, teacher file, last]; nothing changes for None."""
+    if saved is None:
+        return [gr.skip()] * 7
+    files = [download(saved, role) for role in ("student", "teacher")]
+    return [complete(saved), views.speed(saved.info), views.bars(saved.info), views.table(saved.info), *files, saved]
+
+
 def start_values(outline: Outline | None) -> dict[str, Any]:
     """What the controls show at first for a backbone, and the time mappings it has."""
     values = {name: getattr(GenerateRequest, name) for name in FIELDS[3:] if name != "seed"}
@@ -131,11 +141,6 @@ def download(saved: Saved, role: str) -> Any:
     """A download button's update."""
     path = saved.files.get(role)
     return gr.update(value=str(path) if path else None, interactive=path is not None)
-
-
-def new_seed() -> tuple[int, bool]:
-    """Returns (seed, randomise)."""
-    return secrets.randbelow(SEED_LIMIT), False
 
 
 def visitor_of(request: gr.Request) -> str:

@@ -1,4 +1,4 @@
-"""The page: rail and stage, and which event calls which handler."""
+"""The page: rail and stage. What calls what is in `wiring`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any
 
 import gradio as gr
 
+from rmd.plan import MAX_STEPS
 from rmd.session import Session
-from rmd.ui import controls, text, views
+from rmd.ui import controls, sharing, text, views, wiring
 from rmd.ui.api import Api
-from rmd.ui.controls import Rail
-from rmd.ui.guard import in_words
 from rmd.ui.handlers import Handlers
-from rmd.ui.runner import Offer, Runner
+from rmd.ui.models import models_html
+from rmd.ui.runner import KEEP, Offer, Runner, Saved, stored
+from rmd.ui.sharing import Sharing
+from rmd.ui.stage import complete
+from rmd.ui.sweeps import Sweeps
 
-ACCELERATOR: dict[str, Any] = {"concurrency_id": "accelerator", "concurrency_limit": 1}
-"""One picture at a time, whoever asks: page, live mode, sweep and API share the queue."""
-AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""For handlers that answer in milliseconds."""
+EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
+"""Folders that `python -m rmd generate --out` wrote; the first is on the stage when the page opens."""
 QUEUE_LIMIT = 24
 
 
@@ -27,89 +28,82 @@ def build(session: Session, folders: Sequence[Path] = ()) -> gr.Blocks:
     """The whole app, ready to launch. folders: diffusers folders offered beside the bundled backbones."""
     offer = Offer(folders)
     outline = offer.outline(offer.default) if offer.default else None
-    # Pictures live as long as a visit takes; Gradio removes what is older.
-    with gr.Blocks(title="RMD", fill_width=True, analytics_enabled=False, delete_cache=(3600, 6 * 3600)) as page:
+    example = next((saved for folder in sorted(EXAMPLES.glob("*")) if (saved := stored(folder))), None)
+    with gr.Blocks(title="RMD", fill_width=True, analytics_enabled=False, delete_cache=(3600, int(KEEP))) as page:
         runner = Runner(session, offer, Path(page.GRADIO_CACHE) / "rmd")
-        act = Handlers(runner)
-        gr.api(Api(runner).generate, api_name="generate", **ACCELERATOR)  # first, so that the name is free
+        act, share, sweeps = Handlers(runner), Sharing(runner), Sweeps(runner)
+        # first, so that the name is free
+        gr.api(Api(runner).generate, api_name="generate", **wiring.ACCELERATOR)
         views.block(views.head(), "head-row")
         if outline is None:
             views.block(f'<div class="note warn">{text.NO_MODEL}</div>', "no-model")
-        last = gr.State(None)
+        last = gr.State(example)
+        # A fixed secret, so that the history outlives the server; it stays in the visitor's browser anyway.
+        history = gr.BrowserState([], storage_key="rmd-history", secret="rmd")
         with gr.Row(elem_id="shell"):
-            rail = controls.rail(offer.usable, outline)
-            with gr.Column(elem_id="stage"):
-                view = stage(act, rail)
-        connect_rail(act, rail, view)
-        connect_generate(act, rail, view, last)
+            names = [(offer.outline(name).spec.name, name) for name in offer.usable]
+            rail = controls.rail(names, outline, example.info["request"]["prompt"] if example else None)
+            settings = {name: component.value for name, component in rail.settings.items()}
+            with gr.Column(elem_id="stage"), gr.Tabs() as tabs:
+                with gr.Tab("Compare", id="compare"):
+                    view = compare_tab(act, settings, example)
+                with gr.Tab("Sweep", id="sweep"):
+                    grid = sweep_tab(sweeps, settings)
+                with gr.Tab("History", id="history"):
+                    views.block(f'<p class="note">{text.HISTORY_ABOUT}</p>', "history-about")
+                    view["history"] = views.buttons(sharing.history_html([]), "history")
+                with gr.Tab("Models", id="models"):
+                    views.block(models_html(offer), "models")
+                with gr.Tab("About", id="about"):
+                    gr.Markdown(text.ABOUT, elem_id="about-text")
+        view |= {"tabs": tabs}
+        wiring.connect_rail(act, rail, view)
+        wiring.connect_generate(act, rail, view, last)
+        wiring.connect_sharing(page, share, rail, view, last, history)
+        wiring.connect_sweep(sweeps, rail, view, grid, last)
         page.unload(act.leave)
     return page.queue(max_size=QUEUE_LIMIT, default_concurrency_limit=4)
 
 
-def stage(act: Handlers, rail: Rail) -> dict[str, Any]:
-    """The right-hand side; returns its components by name."""
+def compare_tab(act: Handlers, settings: dict[str, Any], example: Saved | None) -> dict[str, Any]:
+    """The comparison, its verdict and its figures; returns the components by name."""
     view: dict[str, Any] = {}
-    with gr.Tabs():
-        with gr.Tab("Compare"):
-            with gr.Row(elem_id="duo"):
-                with gr.Column(elem_id="pictures"):
-                    view["compare"] = views.compare()
-                with gr.Column(elem_id="verdict"):
-                    view["speed"] = views.block(views.speed(None), "speed")
-                    view["status"] = views.block(views.status(text.IDLE), "status")
-                    for role in ("student", "teacher"):
-                        view[role] = gr.DownloadButton(f"Save the {role}'s picture", interactive=False, size="sm")
-            with gr.Row(elem_id="figures"):
-                settings = {name: component.value for name, component in rail.settings.items()}
-                view["schedule"] = views.block(act.schedule(settings), "schedule")
-                view["bars"] = views.block(views.bars(None), "bars")
-            with gr.Accordion("All timings", open=False):
-                view["table"] = views.block(views.table(None), "table")
-        with gr.Tab("About"):
-            gr.Markdown(text.ABOUT, elem_id="about")
+    info = example.info if example else None
+    words = text.STORED.format(device=info["device"]) if info else text.IDLE
+    with gr.Row(elem_id="duo"):
+        with gr.Column(elem_id="pictures"):
+            view["compare"] = views.compare(complete(example) if example else None)
+        with gr.Column(elem_id="verdict"):
+            view["speed"] = views.block(views.speed(info), "speed")
+            view["status"] = views.block(views.status(words), "status")
+            for role in ("student", "teacher"):
+                path = str(example.files[role]) if example and role in example.files else None
+                label = f"Save the {role}'s picture"
+                view[role] = gr.DownloadButton(label, path, interactive=path is not None, size="sm")
+    with gr.Row(elem_id="figures"):
+        view["schedule"] = views.block(act.schedule(settings), "schedule")
+        view["bars"] = views.block(views.bars(info), "bars")
+    with gr.Accordion("All timings", open=False):
+        view["table"] = views.block(views.table(info), "table")
+    with gr.Accordion(text.SHARE, open=False):
+        view["link"] = gr.Textbox(label=text.LINK, interactive=False, buttons=["copy"], elem_id="link")
+        view["load"] = gr.UploadButton(text.LOAD, file_types=[".png"], size="sm", elem_id="load")
     return view
 
 
-def connect_rail(act: Handlers, rail: Rail, view: dict[str, Any]) -> None:
-    """Controls that change other controls or the schedule picture; no model is loaded."""
-    c = rail.settings
-    rail.suggestions.select(act.picked, None, c["prompt"], **AT_ONCE)
-    c["prompt"].change(
-        in_words(act.prompt_changed), [c["backbone"], c["prompt"]], rail.note, trigger_mode="always_last", **AT_ONCE
-    )
-    c["steps"].change(act.steps_changed, [c["steps"], c["switch"]], c["switch"], trigger_mode="always_last", **AT_ONCE)
-    follows = [c[name] for name in ("mapping", "steps", "switch", "teacher_steps", "guidance", "reinjection", "eta")]
-    c["backbone"].change(
-        in_words(act.backbone_changed), [c["backbone"], c["prompt"]], [rail.suggestions, rail.note, *follows], **AT_ONCE
-    )
-    c["seed"].input(lambda: False, None, rail.randomise, **AT_ONCE)
-    drawn = [c[name] for name in ("backbone", "steps", "switch", "mapping")]
-    gr.on(
-        [component.change for component in drawn],
-        in_words(act.settings_moved),
-        rail.fields,
-        view["schedule"],
-        trigger_mode="always_last",
-        **AT_ONCE,
-    )
-
-
-def connect_generate(act: Handlers, rail: Rail, view: dict[str, Any], last: gr.State) -> None:
-    """Generate and Stop."""
-    shown = [view[name] for name in ("compare", "status", "speed", "bars", "table", "student", "teacher")]
-    pressed = [rail.generate.click, rail.settings["prompt"].submit]
-    gr.on(pressed, lambda: gr.update(interactive=True), None, rail.stop, **AT_ONCE)
-    running = gr.on(
-        pressed,
-        in_words(act.generate),
-        [rail.randomise, *rail.fields],
-        [*shown, rail.settings["seed"], rail.stop, last],
-        show_progress="minimal",
-        show_progress_on=view["status"],
-        trigger_mode="once",
-        api_visibility="private",
-        **ACCELERATOR,
-    )
-    rail.stop.click(
-        act.stop, view["compare"], [view["compare"], view["status"], rail.stop], cancels=[running], **AT_ONCE
-    )
+def sweep_tab(sweeps: Sweeps, settings: dict[str, Any]) -> dict[str, Any]:
+    """The sweep's choice, grid and files; returns the components by name."""
+    grid: dict[str, Any] = {"state": gr.State(None)}
+    first = [1, 2, 4]
+    views.block(f'<p class="note">{text.SWEEP_ABOUT}</p>', "sweep-about")
+    with gr.Row(elem_id="sweep-bar"):
+        grid["steps"] = gr.CheckboxGroup(list(range(1, MAX_STEPS + 1)), value=first, label=text.SWEEP_STEPS)
+        grid["start"] = gr.Button("Start", variant="primary", elem_id="sweep-start", scale=0, min_width=110)
+        grid["stop"] = gr.Button("Stop", interactive=False, elem_id="sweep-stop", scale=0, min_width=80)
+    cost = sweeps.cost(first, None, *settings.values()) if settings["backbone"] else ""
+    grid["status"] = views.block(cost, "sweep-status")
+    grid["table"] = views.buttons("", "sweep-table")
+    with gr.Row():
+        for name, label in (("sheet", "Contact sheet (PNG)"), ("csv", "Timings (CSV)"), ("zip", "Everything (ZIP)")):
+            grid[name] = gr.DownloadButton(label, interactive=False, size="sm", min_width=120)
+    return grid

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from rmd.backbones import catalog
 from rmd.backbones.catalog import Entry
@@ -21,14 +26,21 @@ from rmd.ui import text
 
 DEADLINE = 600.0
 """Seconds a request may take once it has begun."""
+KEEP = 6 * 3600.0
+"""Seconds for which pictures stay on the server."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity: Gradio hashes what it keeps
 class Saved:
-    """A finished request: everything measured and the PNG files by role."""
+    """A finished request: everything measured (`Done.as_dict()`) and the PNG files by role."""
 
     info: dict[str, Any]
     files: dict[str, Path]
+
+    @property
+    def id(self) -> str:
+        """The name of its folder, by which `Runner.find` gives it back."""
+        return self.files["student"].parent.name
 
 
 class Offer:
@@ -113,7 +125,8 @@ class Runner:
         return cancel is not None
 
     def save(self, done: Done) -> Saved:
-        """Write the pictures as PNG files with the settings inside."""
+        """Write the pictures as PNG files with the settings inside; removes what has become old."""
+        self._prune()
         info = done.as_dict()
         folder = self.folder / uuid.uuid4().hex
         words = re.sub(r"[^a-z0-9]+", "-", done.request.prompt.lower()).strip("-")[:40] or "picture"
@@ -123,3 +136,35 @@ class Runner:
                 files[role] = folder / f"{words}-{done.request.seed}-{role}.png"
                 save_png(output.image, files[role], {"role": role, **info})
         return Saved(info, files)
+
+    def find(self, id: str) -> Saved | None:
+        """What was saved under an id, if it is still there."""
+        return stored(self.folder / id) if re.fullmatch(r"[0-9a-f]{32}", id) else None
+
+    def _prune(self) -> None:
+        old = time.time() - KEEP
+        for folder in self.folder.glob("*"):
+            if folder.stat().st_mtime < old:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def stored(folder: Path) -> Saved | None:
+    """A finished request from a folder that the app or `python -m rmd generate --out` wrote, or None."""
+    found = {role: next(iter(sorted(folder.glob(f"*{role}.png"))), None) for role in ("student", "teacher")}
+    files = {role: path for role, path in found.items() if path is not None}
+    try:
+        return Saved(settings_in(files["student"]), files)
+    except (LookupError, RequestError):
+        return None
+
+
+def settings_in(path: Path) -> dict[str, Any]:
+    """What `save_png` put into a file; raises RequestError when there is nothing of the kind."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            info = json.loads(picture.info["rmd"])
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise RequestError(text.NO_SETTINGS) from error
+    if not isinstance(info, dict) or not isinstance(info.get("request"), dict):
+        raise RequestError(text.NO_SETTINGS)
+    return info

@@ -6,12 +6,14 @@ import time
 from typing import Any
 
 from rmd.config import GenerateRequest
-from rmd.plan import CascadePlan
+from rmd.plan import CascadePlan, plan_from_dict
 from rmd.session import Decoded, Event, Loading, Progress, Waiting
 from rmd.ui import text
 from rmd.ui.runner import Saved
 from rmd.ui.views import Side, finished, inline, kinds_of
 
+SAME_TEACHER = ("backbone", "prompt", "negative", "seed", "teacher_steps", "guidance")
+"""Settings that decide the teacher's picture."""
 INTERVAL = 0.12
 """Seconds between two pictures of the teacher's progress: more would only be traffic."""
 
@@ -62,10 +64,22 @@ class Stage:
         self.value = {**self.value, role: side}
 
 
-def complete(saved: Saved, plan: CascadePlan) -> dict[str, Any]:
+def complete(saved: Saved) -> dict[str, Any]:
     """The compare view's value for a finished request."""
-    info = saved.info
-    sides: dict[str, Any] = {role: finished(path, info, role) for role, path in saved.files.items()}
+    plan = plan_from_dict(saved.info["plan"])
+    sides: dict[str, Any] = {role: finished(path, saved.info, role) for role, path in saved.files.items()}
     sides["student"] |= {"kinds": kinds_of(plan), "done": plan.steps, "total": plan.steps}
     sides.setdefault("teacher", {"wait": "not asked for"})
     return {"busy": False, "ratio": plan.size[-1] / plan.size[-2], **sides}
+
+
+def with_teacher_of(saved: Saved, last: Saved | None) -> Saved:
+    """A student-only result beside the teacher of an earlier one, where that teacher would come out the same."""
+    if last is None or "teacher" in saved.files or "teacher" not in last.files:
+        return saved
+    if any(saved.info["request"][name] != last.info["request"][name] for name in SAME_TEACHER):
+        return saved
+    timings = {**saved.info["timings"], "teacher": last.info["timings"]["teacher"]}
+    gains = {k: timings["teacher"][k] / timings["student"][k] for k in ("denoiser", "end_to_end")}
+    info = {**saved.info, "timings": timings, "speedup": gains, "teacher_earlier": True}
+    return Saved(info, {**saved.files, "teacher": last.files["teacher"]})

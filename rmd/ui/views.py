@@ -23,10 +23,10 @@ from rmd.ui.style import static
 Side = dict[str, Any]
 
 
-def compare() -> gr.HTML:
+def compare(value: dict[str, Any] | None) -> gr.HTML:
     """The compare view; its value is {student, teacher, ratio, busy}, see static/compare.js."""
     return gr.HTML(
-        value={"student": {"wait": text.STUDENT_HERE}, "teacher": {"wait": text.TEACHER_HERE}},
+        value=value or {"student": {"wait": text.STUDENT_HERE}, "teacher": {"wait": text.TEACHER_HERE}},
         html_template=static("compare.html"),
         js_on_load=static("compare.js"),
         apply_default_css=False,
@@ -44,9 +44,9 @@ def head() -> str:
     return f'<header id="head"><h1>{marks}{text.TITLE}</h1><p>{text.TAGLINE}</p></header>'
 
 
-def chips(value: str) -> gr.HTML:
-    """Prompt suggestions; a click triggers `select` with the prompt as `text`."""
-    return gr.HTML(value, js_on_load=static("chips.js"), apply_default_css=False, elem_id="suggestions")
+def buttons(value: str, name: str) -> gr.HTML:
+    """HTML with buttons; a click on one triggers `select` with its data attributes."""
+    return gr.HTML(value, js_on_load=static("pick.js"), apply_default_css=False, elem_id=name)
 
 
 def chips_html(spec: BackboneSpec | None) -> str:

@@ -49,7 +49,7 @@ def app_url(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 400
     while time.monotonic() < end and server.poll() is None:
         try:
             urllib.request.urlopen(url, timeout=2)

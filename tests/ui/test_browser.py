@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-PATIENCE = 60_000  # milliseconds; a busy machine is slow, not broken
+ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
+PATIENCE = 120_000  # milliseconds; a busy machine is slow, not broken
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (apt install chromium)")
 
@@ -62,6 +65,18 @@ def picture_sizes(page: Page) -> list[int]:
     return page.locator(".cmp-frame img").evaluate_all(script)
 
 
+def photograph(page: Page, name: str) -> None:
+    """A screenshot to look at; the folder is not tracked."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
+
+
+def fill_number(page: Page, label: str, value: int) -> None:
+    box = page.get_by_label(f"number input for {label}", exact=True)
+    box.fill(str(value))
+    box.blur()
+
+
 def test_one_click_gives_two_pictures_and_a_speedup(page: Page) -> None:
     press_generate(page)
     expect_result(page)
@@ -70,6 +85,7 @@ def test_one_click_gives_two_pictures_and_a_speedup(page: Page) -> None:
     expect(page.locator("#speed")).to_contain_text("not distilled")
     expect(page.locator("#speed")).to_contain_text("warm-up")
     expect(page.locator("#bars svg")).to_be_visible()
+    photograph(page, "wide-light")
     expect(page.get_by_role("button", name="Stop", exact=True)).to_be_disabled()
 
 
@@ -91,14 +107,12 @@ def test_a_download_holds_the_settings(page: Page) -> None:
 
 def test_stop_ends_a_run_and_the_next_one_works(page: Page) -> None:
     page.get_by_role("button", name="Advanced").click()
-    page.get_by_label("number input for Teacher steps").fill("100")
-    page.get_by_label("number input for Teacher steps").blur()
+    fill_number(page, "Teacher steps", 100)
     press_generate(page)
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(page.locator("#status")).to_contain_text("Stopped", timeout=PATIENCE)
     expect(page.locator("#speed .big")).to_have_text("–")
-    page.get_by_label("number input for Teacher steps").fill("2")
-    page.get_by_label("number input for Teacher steps").blur()
+    fill_number(page, "Teacher steps", 2)
     press_generate(page)
     expect_result(page)
 
@@ -122,9 +136,7 @@ def test_suggestions_fill_the_prompt_and_unknown_words_are_mentioned(page: Page)
 def test_the_switch_stays_within_the_steps_and_the_schedule_follows(page: Page) -> None:
     drawing = page.locator("#schedule svg[role=img]")
     expect(drawing).to_have_attribute("aria-label", "2 at low resolution, then 2 at full resolution")
-    steps = page.get_by_label("number input for Steps", exact=True)
-    steps.fill("1")
-    steps.blur()
+    fill_number(page, "Steps", 1)
     expect(page.get_by_label("number input for Low-resolution steps")).to_have_value("1")
     expect(drawing).to_have_attribute("aria-label", "1 step at low resolution, then the result is enlarged")
 
@@ -152,4 +164,87 @@ def test_a_phone_shows_everything_without_sideways_scrolling(browser: Browser, a
     press_generate(page)
     expect_result(page)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+    photograph(page, f"phone-{'dark' if dark else 'light'}")
+    page.context.close()
+
+
+def test_live_mode_follows_the_switch_and_keeps_the_teacher(page: Page) -> None:
+    press_generate(page)
+    expect_result(page)
+    teacher = page.locator(".cmp-frame.teacher img").get_attribute("src")
+    page.get_by_label("Live: redraw").check()
+    fill_number(page, "Low-resolution steps", 3)
+    expect(page.locator(".cmp-caption.student .sub")).to_contain_text("3 + 1 steps", timeout=PATIENCE)
+    assert page.locator(".cmp-frame.teacher img").get_attribute("src") == teacher
+    expect(page.locator("#speed")).to_contain_text("from your last full run")
+
+
+def test_a_sweep_fills_its_grid_and_a_cell_goes_to_the_stage(page: Page) -> None:
+    press_generate(page)
+    expect_result(page)
+    page.get_by_role("tab", name="Sweep").click()
+    expect(page.locator("#sweep-status")).to_contain_text("10 pictures, about")
+    page.locator("#sweep-start").click()
+    expect(page.locator("#sweep-status")).to_contain_text("10 of 10 pictures.", timeout=PATIENCE)
+    expect(page.locator("table.sweep img")).to_have_count(10)
+    expect(page.get_by_role("button", name="Timings (CSV)")).to_be_enabled()
+    photograph(page, "sweep")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Everything (ZIP)").click()
+    assert len(zipfile.ZipFile(download.value.path()).namelist()) == 12
+    page.get_by_title("4 steps, 1 at low resolution").click()
+    expect(page.locator(".cmp-caption.student .sub")).to_contain_text("1 + 3 steps", timeout=PATIENCE)
+    expect(page.get_by_label("number input for Low-resolution steps")).to_have_value("1")
+
+
+def test_history_link_and_file_bring_the_settings_back(page: Page, app_url: str) -> None:
+    page.get_by_label("What should it draw?").fill("a star on a blue background")
+    fill_number(page, "Steps", 3)
+    press_generate(page)
+    expect_result(page)
+    page.get_by_role("button", name="Share, load").click()
+    expect(page.get_by_label("Link to the last")).to_have_value(re.compile(r"prompt=a\+star.*steps=3"))
+    link = page.get_by_label("Link to the last").input_value()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save the student's picture").click()
+    file = download.value.path()
+
+    page.goto(app_url)  # the same visitor again
+    page.get_by_role("tab", name="History").click()
+    page.locator(".history button").first.click()
+    expect(page.get_by_label("What should it draw?")).to_have_value("a star on a blue background", timeout=PATIENCE)
+    expect_result(page)
+
+    page.goto(link)
+    expect(page.get_by_label("number input for Steps", exact=True)).to_have_value("3", timeout=PATIENCE)
+    expect(page.get_by_label("What should it draw?")).to_have_value("a star on a blue background")
+
+    page.goto(app_url)
+    page.get_by_role("button", name="Share, load").click()
+    page.locator("input[type=file]").set_input_files(
+        {"name": "x.png", "mimeType": "image/png", "buffer": file.read_bytes()}
+    )
+    expect(page.get_by_label("number input for Steps", exact=True)).to_have_value("3", timeout=PATIENCE)
+
+
+def test_a_bad_link_is_answered_with_a_sentence(browser: Browser, app_url: str) -> None:
+    page = visit(browser, f"{app_url}?steps=99&prompt=x")
+    expect(page.get_by_test_id("toast-body")).to_contain_text(
+        "steps must be a whole number from 1 to 8", timeout=PATIENCE
+    )
+    page.context.close()
+
+
+def test_the_models_tab_says_what_cannot_be_used(page: Page) -> None:
+    page.get_by_role("tab", name="Models").click()
+    expect(page.locator("#models")).to_contain_text("usable")
+    expect(page.locator("#models")).to_contain_text("2 things")
+    photograph(page, "models")
+
+
+def test_wide_and_dark(browser: Browser, app_url: str) -> None:
+    page = visit(browser, app_url, 1440, 900, dark=True)
+    press_generate(page)
+    expect_result(page)
+    photograph(page, "wide-dark")
     page.context.close()

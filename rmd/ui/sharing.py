@@ -1,0 +1,132 @@
+"""Bringing settings back: links, files and this browser's history."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import gradio as gr
+from PIL import Image
+
+from rmd.config import GenerateRequest, RequestError
+from rmd.ui import text, views
+from rmd.ui.handlers import FIELDS, shown
+from rmd.ui.runner import Runner, Saved, settings_in
+
+KEPT = 24
+"""Pictures in the history."""
+THUMBNAIL = 112
+NUMBERS = ("steps", "switch", "seed", "teacher_steps")
+
+
+class Sharing:
+    """Handlers that fill in the controls. Their outputs are (*controls in the order of FIELDS, randomise)."""
+
+    def __init__(self, runner: Runner):
+        self.runner = runner
+
+    def visited(self, request: gr.Request) -> list[Any]:
+        """Settings from the address of the page; what does not fit is named and left at its default."""
+        given = {name: value for name, value in request.query_params.items() if name in FIELDS}
+        unchanged = [gr.skip()] * (len(FIELDS) + 1)
+        if not given:
+            return unchanged
+        try:
+            updates = self.controls(self.runner.request({"prompt": "any", **typed(given)}))
+        except RequestError as error:
+            gr.Warning(views.escape(f"The link could not be used: {error}"))
+            return unchanged
+        for name, place in (("prompt", FIELDS.index("prompt")), ("seed", FIELDS.index("seed")), ("seed", -1)):
+            if name not in given:
+                updates[place] = gr.skip()
+        return updates
+
+    def uploaded(self, path: str) -> list[Any]:
+        """Settings from a PNG that this app or the command line saved."""
+        settings = settings_in(Path(path))["request"]
+        name = self.runner.offer.name_of(str(settings.get("backbone")))
+        if name is None:
+            raise RequestError(text.OTHER_MODEL.format(name=settings.get("backbone")))
+        return self.controls(self.runner.request({**settings, "backbone": name, "student": None}))
+
+    def controls(self, request: GenerateRequest) -> list[Any]:
+        """Updates for all controls from a checked request."""
+        values = {name: getattr(request, name) for name in FIELDS}
+        values["backbone"] = self.runner.offer.name_of(request.backbone)
+        values["switch"] = gr.update(maximum=request.steps, value=request.switch)
+        return [*values.values(), False]
+
+    def link(self, request: gr.Request, last: Saved | None) -> str:
+        """The address that opens the page with the last picture's settings."""
+        if last is None:
+            return ""
+        page = (request.headers.get("referer") or "").partition("?")[0]
+        values = {name: last.info["request"][name] for name in FIELDS if name != "teacher"}
+        values["backbone"] = self.runner.offer.name_of(values["backbone"])
+        default = GenerateRequest(backbone="", prompt="")
+        always = ("backbone", "prompt", "steps", "switch", "seed", "eta", "reinjection")
+        return f"{page}?" + urlencode({k: v for k, v in values.items() if k in always or v != getattr(default, k)})
+
+    def remember(self, last: Saved | None, history: list[dict[str, Any]] | None) -> tuple[Any, ...]:
+        """Returns (history, its pictures) with the last result in front."""
+        entries = [entry for entry in history or [] if isinstance(entry, dict)]
+        if last is not None and (not entries or entries[0].get("id") != last.id):
+            entries = [self.entry(last), *entries][:KEPT]
+        return entries, history_html(entries)
+
+    def entry(self, saved: Saved) -> dict[str, Any]:
+        request = saved.info["request"]
+        picture = Image.open(saved.files["student"]).convert("RGB")
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+        speedup = saved.info["speedup"]
+        return {
+            "id": saved.id,
+            "picture": views.inline(picture, "webp"),
+            "prompt": request["prompt"],
+            "plan": f"{request['steps']} steps, {request['switch']} low",
+            "speedup": views.times(speedup["end_to_end"]) if speedup else "",
+            "request": {**request, "backbone": self.runner.offer.name_of(request["backbone"])},
+        }
+
+    def reopen(self, history: list[dict[str, Any]] | None, event: gr.EventData) -> list[Any]:
+        """A clicked entry: (*shown, *controls, randomise). Pictures the server no longer has leave the stage alone."""
+        try:
+            entry = (history or [])[int(event._data["index"])]
+            checked = self.runner.request({**entry["request"], "student": None})
+        except (LookupError, TypeError, ValueError) as error:
+            if isinstance(error, RequestError):
+                raise
+            raise RequestError("This entry can no longer be opened.") from error
+        saved = self.runner.find(str(entry.get("id")))
+        return [*shown(saved), *self.controls(checked)]
+
+
+def typed(given: dict[str, str]) -> dict[str, Any]:
+    """Query parameters as the types requests have; what is no number stays text, for validation to name."""
+    values: dict[str, Any] = dict(given)
+    for name, value in given.items():
+        if name in NUMBERS and re.fullmatch(r"\d{1,12}", value):
+            values[name] = int(value)
+        elif name in ("guidance", "eta") and re.fullmatch(r"\d{1,3}(\.\d{1,6})?", value):
+            values[name] = float(value)
+        elif name == "teacher":
+            values[name] = value.lower() != "false"
+    return values
+
+
+def history_html(entries: list[dict[str, Any]]) -> str:
+    """The history as a row of buttons. It comes from the browser, so all of it is escaped."""
+    if not entries:
+        return '<p class="note">Nothing yet: your pictures will be listed here.</p>'
+    buttons = []
+    for i, entry in enumerate(entries):
+        words = (views.escape(str(entry.get(name, ""))) for name in ("picture", "prompt", "plan", "speedup"))
+        picture, prompt, plan, speedup = words
+        source = picture if picture.startswith("data:image/webp;base64,") else ""
+        buttons.append(
+            f'<button type="button" data-index="{i}" title="{prompt}"><img src="{source}" alt="">'
+            f"<b>{prompt}</b><span>{plan}</span><span>{speedup}</span></button>"
+        )
+    return f'<div class="history">{"".join(buttons)}</div>'

@@ -1,0 +1,118 @@
+"""Which event calls which handler, and what it may change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from rmd.ui.controls import Rail
+from rmd.ui.guard import in_words
+from rmd.ui.handlers import Handlers
+from rmd.ui.sharing import Sharing
+from rmd.ui.sweeps import Sweeps
+
+ACCELERATOR: dict[str, Any] = {"concurrency_id": "accelerator", "concurrency_limit": 1}
+"""One picture at a time, whoever asks: page, live mode, sweep and API share the queue."""
+AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""For handlers that answer in milliseconds."""
+SHOWN = ("compare", "speed", "bars", "table", "student", "teacher")
+"""What changes with a result, before `last`; the order of `handlers.shown`."""
+
+
+def connect_rail(act: Handlers, rail: Rail, view: dict[str, Any]) -> None:
+    """Controls that change other controls or the schedule picture; no model is loaded."""
+    c = rail.settings
+    asked = [c["backbone"], c["prompt"]]
+    rail.suggestions.select(act.picked, None, c["prompt"], **AT_ONCE)
+    c["prompt"].change(in_words(act.prompt_changed), asked, rail.note, trigger_mode="always_last", **AT_ONCE)
+    c["steps"].change(act.steps_changed, [c["steps"], c["switch"]], c["switch"], trigger_mode="always_last", **AT_ONCE)
+    own = [c[n] for n in ("mapping", "steps", "switch", "teacher_steps", "guidance", "reinjection", "eta")]
+    c["backbone"].change(in_words(act.backbone_shown), asked, [rail.suggestions, rail.note], **AT_ONCE)
+    c["backbone"].input(in_words(act.backbone_chosen), c["backbone"], own, **AT_ONCE)
+    c["seed"].input(lambda: False, None, rail.randomise, **AT_ONCE)
+    gr.on(
+        [c[name].change for name in ("backbone", "steps", "switch", "mapping")],
+        in_words(act.settings_moved),
+        rail.fields,
+        view["schedule"],
+        trigger_mode="always_last",
+        **AT_ONCE,
+    )
+
+
+def connect_generate(act: Handlers, rail: Rail, view: dict[str, Any], last: gr.State) -> None:
+    """Generate, Stop and live mode."""
+    c = rail.settings
+    result = [*(view[name] for name in SHOWN), last]
+    pressed = [rail.generate.click, c["prompt"].submit]
+    gr.on(pressed, lambda: gr.update(interactive=True), None, rail.stop, **AT_ONCE)
+    view["running"] = gr.on(
+        pressed,
+        in_words(act.generate),
+        [rail.randomise, *rail.fields],
+        [*result, view["status"], c["seed"], rail.stop],
+        show_progress="minimal",
+        show_progress_on=view["status"],
+        trigger_mode="once",
+        api_visibility="private",
+        **ACCELERATOR,
+    )
+    stopped = [view["compare"], view["status"], rail.stop]
+    rail.stop.click(act.stop, view["compare"], stopped, cancels=[view["running"]], **AT_ONCE)
+    # While one redraw runs only the newest position waits, so the last one always wins.
+    view["redrawn"] = gr.on(
+        [rail.live.input, *(c[name].input for name in ("steps", "switch", "eta", "reinjection"))],
+        in_words(act.live),
+        [rail.live, last, *rail.fields],
+        [*result, view["status"]],
+        show_progress="hidden",
+        trigger_mode="always_last",
+        api_visibility="private",
+        **ACCELERATOR,
+    )
+
+
+def connect_sharing(
+    page: gr.Blocks, share: Sharing, rail: Rail, view: dict[str, Any], last: gr.State, history: gr.BrowserState
+) -> None:
+    """Links, files and history bring settings back."""
+    controls = [*rail.fields, rail.randomise]
+    result = [*(view[name] for name in SHOWN), last]
+    page.load(in_words(share.visited), None, controls, **AT_ONCE)
+    page.load(share.remember, [gr.State(None), history], [history, view["history"]], **AT_ONCE)
+    view["load"].upload(in_words(share.uploaded), view["load"], controls, **AT_ONCE)
+    view["running"].success(share.remember, [last, history], [history, view["history"]], **AT_ONCE)
+    last.change(share.link, last, view["link"], **AT_ONCE)
+    view["history"].select(in_words(share.reopen), history, [*result, *controls], **AT_ONCE).success(
+        lambda: gr.Tabs(selected="compare"), None, view["tabs"], **AT_ONCE
+    )
+
+
+def connect_sweep(sweeps: Sweeps, rail: Rail, view: dict[str, Any], grid: dict[str, Any], last: gr.State) -> None:
+    """The Sweep tab."""
+    c = rail.settings
+    files = [grid[name] for name in ("sheet", "csv", "zip")]
+    gr.on(
+        [grid["steps"].change, last.change],
+        sweeps.cost,
+        [grid["steps"], last, *rail.fields],
+        grid["status"],
+        trigger_mode="always_last",
+        **AT_ONCE,
+    )
+    running = grid["start"].click(
+        in_words(sweeps.start),
+        [grid["steps"], grid["state"], *rail.fields],
+        [grid["table"], grid["status"], *files, grid["stop"], grid["state"]],
+        show_progress="minimal",
+        show_progress_on=grid["status"],
+        trigger_mode="once",
+        api_visibility="private",
+        **ACCELERATOR,
+    )
+    stopped = [grid["table"], grid["status"], *files, grid["stop"]]
+    grid["stop"].click(sweeps.stop, grid["state"], stopped, cancels=[running], **AT_ONCE)
+    result = [*(view[name] for name in SHOWN), last]
+    chosen = [c["steps"], c["switch"], c["seed"], rail.randomise, view["tabs"]]
+    grid["table"].select(sweeps.picked, [grid["state"], last], [*result, *chosen], **AT_ONCE)
