@@ -142,7 +142,7 @@ class Session:
         generator: torch.Generator,
         prompt: tuple[Conditioning, Conditioning, float],
     ) -> Iterator[Progress | Decoded]:
-        """The cascade: with the student's weights and no guidance, or undistilled with the teacher's weights and CFG."""
+        """The cascade with the student's weights and no guidance, or undistilled with the teacher's weights and CFG."""
         positive, negative, encode = prompt
         backbone = loaded.student or loaded.teacher
         guidance = 1.0 if loaded.student else request.guidance
