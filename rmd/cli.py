@@ -1,4 +1,4 @@
-"""`python -m rmd generate | models | train | evaluate`: results on standard output, progress on standard error."""
+"""`python -m rmd COMMAND`: results on standard output, progress on standard error."""
 
 from __future__ import annotations
 
@@ -139,11 +139,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     add_generate(commands)
     add_models(commands)
+    from rmd.bench.command import add_bench
     from rmd.evaluate.command import add_evaluate
     from rmd.train.command import add_train
 
     add_train(commands)
     add_evaluate(commands)
+    add_bench(commands)
     args = parser.parse_args(arguments)
     try:
         args.run(args)

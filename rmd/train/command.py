@@ -17,7 +17,7 @@ STAGES = {
     "publish-teacher": "write the teacher's folder with its card into checkpoints/",
     "distill": "distil the student from the published teacher (about 25 minutes)",
     "publish-student": "write the student's folder with its card into checkpoints/",
-    "publish-quality": "after `python -m rmd evaluate --out RUNS/evaluate`: figures into the cards, sheets into assets/",
+    "publish-quality": "after `evaluate --out RUNS/evaluate`: figures into the cards, sheets into assets/",
 }
 
 

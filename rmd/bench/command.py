@@ -1,0 +1,108 @@
+"""`python -m rmd bench`: teacher and student plans timed side by side in one process.
+
+Every repeat runs all plans and the teacher once, in turn, so that a machine that slows down slows all of them. One
+round before the first counts for nothing (on top of the warm-up that loading does). Medians and ranges are given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from rmd.backbones import catalog
+from rmd.backbones.outline import read_outline
+from rmd.config import GenerateRequest, make_request, whole
+from rmd.evaluate.command import parse_plans
+from rmd.results import Done, Output
+from rmd.session import Session
+
+PROMPT, SEED = "a fox on a light blue background", 0
+
+
+def add_bench(commands: Any) -> None:
+    """Register the command."""
+    p = commands.add_parser("bench", help="time teacher and student plans side by side")
+    p.add_argument("--backbone", default=catalog.DEFAULT, help="catalog id or a local diffusers folder")
+    p.add_argument("--student", help='folder of student weights; "none" uses the teacher\'s own weights')
+    p.add_argument("--plans", default="4/2,2/1,6/3,4/0", help='"all" or a list of steps/switch')
+    p.add_argument("--repeats", type=int, default=5)
+    p.add_argument("--prompt", default=PROMPT)
+    p.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    p.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    repeats = whole("repeats", args.repeats, 1, 1000)
+    outline = read_outline(catalog.find(args.backbone), args.student)
+    values = {"backbone": args.backbone, "student": args.student, "prompt": args.prompt, "seed": SEED}
+    request = make_request(outline.fill(values))
+    report = measure(Session(previews=False), request, parse_plans(args.plans), repeats)
+    print(json.dumps(report) if args.json else table(report))
+
+
+def measure(session: Session, request: GenerateRequest, plans: list[tuple[int, int]], repeats: int) -> dict[str, Any]:
+    """Medians and ranges in seconds per part, and the speed-ups of the medians."""
+    outputs: dict[str, list[Output]] = {"teacher": []}
+    done = None
+    for turn in range(repeats + 1):
+        for number, (steps, switch) in enumerate(plans):
+            one = replace(request, steps=steps, switch=switch, teacher=number == 0)
+            done = next(event for event in session.generate(one) if isinstance(event, Done))
+            if turn:  # the first round is warm-up
+                outputs.setdefault(f"{steps}/{switch}", []).append(done.student)
+                if done.teacher:
+                    outputs["teacher"].append(done.teacher)
+    assert done is not None
+    rows = {name: row(kept) for name, kept in outputs.items()}
+    slow = rows["teacher"]
+    for fast in rows.values():
+        fast["speedup"] = {part: slow[part]["median"] / fast[part]["median"] for part in ("denoiser", "end_to_end")}
+    return {
+        "backbone": request.backbone,
+        "student": done.label,
+        "teacher_steps": request.teacher_steps,
+        "guidance": request.guidance,
+        "repeats": repeats,
+        "device": done.device,
+        "dtype": done.dtype,
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.machine()}, torch {torch.__version__}",
+        "rows": rows,
+    }
+
+
+def row(kept: list[Output]) -> dict[str, Any]:
+    """Per part of the run: median, least and most seconds."""
+    parts = {
+        "encode": [o.timings.encode for o in kept],
+        "switch": [o.timings.switch for o in kept],
+        "decode": [o.timings.decode for o in kept],
+        "denoiser": [o.timings.denoiser for o in kept],
+        "end_to_end": [o.timings.end_to_end for o in kept],
+    }
+    for number, stage in enumerate(kept[0].timings.stages):
+        name = f"stage {'×'.join(map(str, stage.size))}"
+        parts[name] = [o.timings.stages[number].seconds for o in kept]
+    spread = {k: {"median": statistics.median(v), "min": min(v), "max": max(v)} for k, v in parts.items()}
+    return {"nfe": kept[0].nfe, **spread}
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for a person."""
+    how = f"on {report['device']}, {report['dtype']}, {report['threads']} threads"
+    lines = [
+        f"{report['backbone']} ({report['student']}) {how}; medians of {report['repeats']} rounds, warm-up excluded",
+        f"{'plan':>8} {'NFE':>4} {'denoiser s':>11} {'end to end s':>13} {'denoiser ×':>11} {'end to end ×':>13}",
+    ]
+    for name, one in report["rows"].items():
+        lines.append(
+            f"{name:>8} {one['nfe']:>4} {one['denoiser']['median']:>11.3f} {one['end_to_end']['median']:>13.3f} "
+            f"{one['speedup']['denoiser']:>11.1f} {one['speedup']['end_to_end']:>13.1f}"
+        )
+    return "\n".join(lines)
