@@ -3,12 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c requirements.lock
 
-.PHONY: demo test test-slow lint types format browser install install-dev
+.PHONY: demo test test-slow lint types format bench browser install install-dev
 
 demo: .venv/.installed
 	$(BIN)/python app.py
 
-test: lint types
+test: browser lint types
 	$(BIN)/python -m pytest -q
 
 test-slow: .venv/.installed-dev
@@ -24,6 +24,9 @@ types: .venv/.installed-dev
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: .venv/.installed
+	$(BIN)/python -m rmd bench
 
 # The browser test uses the system's chromium and is skipped without one.
 browser:
