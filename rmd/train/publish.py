@@ -140,6 +140,8 @@ coloured backgrounds. It is the many-step teacher of the demo and the base of th
   backgrounds; tokenizer from `emojibase-data` 17.0.0 labels and tags (MIT). See NOTICE.
 - **Budget**: autoencoder {ae[minutes]} minutes ({ae[step]} steps; PSNR {ae[psnr_256]:.1f} dB at 256 px on pictures
   it never saw), teacher {train[minutes]} minutes ({train[step]} steps, {train[samples]} samples), both on {hardware}.
+- **Recipe**: the text encoder first learns to predict the mean low-resolution latent of a caption, region by region
+  (`rmd/train/layout.py`); then text encoder and UNet train together, 128 px first, mostly 256 px later.
 - **Commands**: `python -m rmd train data`, `autoencoder`, `teacher`, `publish-teacher`.
 - **Defaults**: 50 Euler steps, classifier-free guidance 3.5.
 - **Limits**: it knows the objects and colours below and nothing else; one object per picture.

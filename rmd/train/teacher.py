@@ -7,7 +7,6 @@ the run sees 128 px only, where a view costs a quarter; the rest mixes both size
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -210,10 +209,8 @@ def sample(pipe: StableDiffusionXLPipeline, cells: int, steps: int = 20, guidanc
 
 
 def export(pipe: StableDiffusionXLPipeline, folder: Path) -> None:
-    """Write the pipeline as fp16 safetensors in diffusers' format, with the words it knows."""
+    """Write the pipeline as fp16 safetensors in diffusers' format."""
     partial = folder.with_suffix(".partial")
     pipe.to(torch.float16)
     pipe.save_pretrained(partial)
-    words = {"concepts": [c.__dict__ for c in emoji.concepts()], "colours": emoji.COLOURS}
-    (partial / "known_words.json").write_text(json.dumps(words, indent=1) + "\n")
     partial.rename(folder)
