@@ -98,3 +98,44 @@ def test_export_can_be_opened_as_a_student(backbone: Backbone, tmp_path: Path) -
     (tmp_path / "rmd.json").write_text(json.dumps(card))
     student, _ = open_student(tmp_path, backbone)
     assert torch.allclose(next(student.network.parameters()), expected, atol=1e-3)
+
+
+def test_an_interrupted_stage_goes_on_as_if_nothing_had_happened(
+    tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Warm-up, fake_score alone, matching, sheets and export; stopped after three of six iterations and resumed."""
+    monkeypatch.setattr(distill, "WARM_UP", 2)
+    monkeypatch.setattr(distill, "FAKE_ONLY", 1)
+    g = torch.Generator().manual_seed(0)
+    latents = {
+        "high": torch.randn(6, 4, 8, 8, generator=g).half(),
+        "low": torch.randn(6, 4, 4, 4, generator=g).half(),
+        "concept": torch.arange(6),
+        "colour": torch.arange(6),
+    }
+    torch.save(latents, tmp_path / "latents.pt")
+
+    def weights(name: str) -> torch.Tensor:
+        state = torch.load(tmp_path / name / "state.pt", weights_only=True)
+        return torch.cat([v.flatten() for v in state["parts"]["student"].values()])
+
+    distill.train(tiny_sdxl, tmp_path / "latents.pt", tmp_path / "whole", steps=6)
+
+    steps = distill.Run.steps
+
+    def stopping(run: distill.Run, total: int, label: str):
+        for step in steps(run, total, label):
+            if step == 3:
+                run.save()
+                raise KeyboardInterrupt
+            yield step
+
+    monkeypatch.setattr(distill.Run, "steps", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        distill.train(tiny_sdxl, tmp_path / "latents.pt", tmp_path / "parts", steps=6)
+    monkeypatch.setattr(distill.Run, "steps", steps)
+    distill.train(tiny_sdxl, tmp_path / "latents.pt", tmp_path / "parts", steps=6)
+
+    assert torch.allclose(weights("whole"), weights("parts"), atol=1e-6)
+    assert (tmp_path / "parts" / "student" / "unet" / "diffusion_pytorch_model.safetensors").is_file()
+    assert (tmp_path / "parts" / "sheet-00006.png").is_file()
