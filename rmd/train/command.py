@@ -10,6 +10,8 @@ from rmd.backbones.catalog import ENTRIES
 from rmd.config import RequestError
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
+CONTINUED = 5
+"""Seed of a run that goes on from published weights, so that it does not draw what made them."""
 STAGES = {
     "data": "fetch the training pictures (npm packages, MIT licence, about 25 MB)",
     "autoencoder": "train the autoencoder (12 minutes on two Zen 5 cores)",
@@ -35,6 +37,11 @@ def add_train(commands: Any) -> None:
     p.add_argument("stage", choices=list(STAGES))
     p.add_argument("--data", type=Path, default=Path("data"), help="where the npm packages are unpacked")
     p.add_argument("--runs", type=Path, default=Path("runs"), help="working folders of the stages")
+    p.add_argument(
+        "--from-published",
+        action="store_true",
+        help="teacher and distill: begin a new run with the published weights; publish-…: add to their history",
+    )
     p.add_argument("--steps", type=int, help="length of the stage; fewer on resuming ends it sooner")
     p.set_defaults(run=train)
 
@@ -54,6 +61,8 @@ def train(args: argparse.Namespace) -> None:
         "publish-student": runs / "distill" / "student",
         "publish-quality": runs / "evaluate" / "quality.json",
     }
+    if args.from_published:
+        needs |= {"teacher": entry.folder, "distill": entry.student}
     needed = needs.get(args.stage)
     if needed is not None and not needed.exists():
         raise RequestError(f"{args.stage} needs {needed}; run the stage before it first.")
@@ -62,12 +71,18 @@ def train(args: argparse.Namespace) -> None:
     elif args.stage == "autoencoder":
         autoencoder.train(args.data, runs / "autoencoder", **length)
     elif args.stage == "teacher":
-        teacher.train(args.data, runs / "teacher", runs / "autoencoder" / "vae", **length)
+        if args.from_published:
+            parts = teacher.published_parts(entry.folder)
+            teacher.train(args.data, runs / "teacher", parts, low_steps=0, seed=CONTINUED, **length)
+        else:
+            parts = teacher.new_parts(args.data, runs / "teacher", runs / "autoencoder" / "vae")
+            teacher.train(args.data, runs / "teacher", parts, **length)
     elif args.stage == "publish-teacher":
-        publish.teacher(runs, entry.folder)
+        publish.teacher(runs, entry.folder, args.from_published)
     elif args.stage == "distill":
-        distill.train(entry.folder, runs / "teacher" / "latents.pt", runs / "distill", **length)
+        start = entry.student if args.from_published else None
+        distill.train(entry.folder, runs / "teacher" / "latents.pt", runs / "distill", start=start, **length)
     elif args.stage == "publish-student":
-        publish.student(runs, entry.folder, entry.student)
+        publish.student(runs, entry.folder, entry.student, args.from_published)
     else:
         publish.quality(runs / "evaluate", entry.folder, entry.student, ASSETS)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rmd.backbones.base import Backbone, Conditioning
-from rmd.backbones.loading import open_backbone
+from rmd.backbones.loading import open_backbone, open_student
 from rmd.cascade import CascadeSampler
 from rmd.denoiser import Denoised, Denoiser
 from rmd.plan import CascadePlan, two_stage
@@ -218,15 +218,18 @@ def rows(conditioning: Conditioning, start: int, count: int) -> Conditioning:
     return {k: v[start : start + count] for k, v in conditioning.items()}
 
 
-def train(base: Path, latents_file: Path, folder: Path, steps: int = 1500, guidance: float | None = None) -> None:
+def train(base: Path, latents_file: Path, folder: Path, steps: int = 1500, start: Path | None = None) -> None:
     """Distil the backbone in `base` (a diffusers folder with its card); train or resume in `folder`.
 
     Writes `folder/student` (unet/ as fp16 safetensors and the rmd.json card's training facts) at the end.
     latents_file: the teacher stage's latents, for the warm-up and the choice of prompts.
+    start: a student folder to begin from instead of the teacher's own weights.
     """
     backbone = open_backbone(base, base.name, torch.device("cpu"), torch.float32)
     backbone.network.requires_grad_(False)
-    distiller = Distiller(backbone, guidance or backbone.spec.guidance)
+    distiller = Distiller(backbone, backbone.spec.guidance)
+    if start is not None:
+        distiller.student.load_state_dict(open_student(start, backbone)[0].network.state_dict())
     student = distiller.student
     average = Average({"student": student}, decay=0.99)
     run = Run(
@@ -262,15 +265,14 @@ def train(base: Path, latents_file: Path, folder: Path, steps: int = 1500, guida
         for name, value in values.items():
             totals.setdefault(name, []).append(value)
         if (step + 1) % 50 == 0:
-            run.log(**{k: sum(v) / len(v) for k, v in totals.items()}, samples=run.samples)
+            run.log(**{k: sum(v) / len(v) for k, v in totals.items()})
             totals = {}
         if (step + 1) % 200 == 0 or step + 1 == steps:
             average.swap()
             sheet(backbone.with_network(student), folder / f"sheet-{step + 1:05d}.png")
             average.swap()
     average.swap()
-    facts = {"iterations": run.step, "samples": run.samples, "minutes": round(run.seconds / 60, 1)}
-    facts |= {"eta": ETA, "reinjection": REINJECTION, "guidance": distiller.guidance}
+    facts = {"eta": ETA, "reinjection": REINJECTION, "guidance": distiller.guidance}
     export(student, folder / "student", facts)
 
 

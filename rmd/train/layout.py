@@ -88,4 +88,4 @@ def train(
         optimizer.step()
         run.samples += BATCH
         if (step + 1) % 100 == 0:
-            run.log(fine=fine.item(), coarse=coarse.item(), samples=run.samples)
+            run.log(fine=fine.item(), coarse=coarse.item())

@@ -105,7 +105,8 @@ class Run:
         self._last_save = time.monotonic()
 
     def log(self, **values: float) -> None:
-        row = {"step": self.step, "minutes": round(self.seconds / 60, 2), **{k: round(v, 5) for k, v in values.items()}}
+        row = {"step": self.step, "minutes": round(self.seconds / 60, 2), "samples": self.samples}
+        row |= {k: round(v, 5) for k, v in values.items()}
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
         tqdm.write(" ".join(f"{k}={v}" for k, v in row.items()))

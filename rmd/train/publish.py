@@ -18,7 +18,8 @@ from rmd.config import BackboneSpec
 from rmd.train import emoji
 
 LICENCE = "apache-2.0 (weights), trained on MIT-licensed pictures"
-HIGH, LOW = (256, 256), (128, 128)
+HIGH, LOW, GUIDANCE = (256, 256), (128, 128), 3.5
+HISTORY = "training.json"
 
 
 def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
@@ -43,25 +44,37 @@ def fit_rgb(vae: AutoencoderTiny, latents: Tensor) -> list[list[float]]:
     return [[round(v, 4) for v in row] for row in factors.tolist()]
 
 
-def facts_of(run: Path) -> dict[str, Any]:
-    """Last log line of a stage: steps, minutes, samples."""
-    return json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+def facts_of(stage: str, run: Path, **more: Any) -> dict[str, Any]:
+    """One row of a model's training history, from the last line of a stage's log."""
+    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    facts = {"stage": stage, "steps": last["step"] + 1, "samples": last["samples"], "minutes": last["minutes"]}
+    return {**facts, "hardware": f"{torch.get_num_threads()} threads, {platform.machine()}, no GPU", **more}
 
 
-def hardware() -> str:
-    return f"{torch.get_num_threads()} CPU threads, {platform.machine()}, no GPU"
+def history(target: Path, rows: list[dict[str, Any]], continued: bool) -> list[dict[str, Any]]:
+    """The published model's history with the new rows after it, or the new rows alone for a model begun anew."""
+    before = json.loads((target / HISTORY).read_text()) if continued else []
+    return [*before, *rows]
 
 
-def teacher(runs: Path, target: Path) -> None:
-    """checkpoints/…: the pipeline, backbone.json and README.md."""
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """The history for a model card."""
+    lines = ["| stage | steps | samples | minutes | hardware |", "|---|---|---|---|---|"]
+    lines += [f"| {r['stage']} | {r['steps']} | {r['samples']} | {r['minutes']:.0f} | {r['hardware']} |" for r in rows]
+    return "\n".join(lines)
+
+
+def teacher(runs: Path, target: Path, continued: bool) -> None:
+    """checkpoints/…: the pipeline, backbone.json, the training's history and README.md."""
+    source = runs / "teacher" / "pipeline"
     latents = torch.load(runs / "teacher" / "latents.pt", weights_only=True)
-    vae = AutoencoderTiny.from_pretrained(runs / "autoencoder" / "vae")
+    vae = AutoencoderTiny.from_pretrained(source / "vae", dtype=torch.float32)
     card = {
         "name": "Emoji SDXL (bundled)",
         "high": HIGH,
         "low": LOW,
         "teacher_steps": 50,
-        "guidance": 3.5,
+        "guidance": GUIDANCE,
         "default_steps": 4,
         "default_switch": 2,
         "licence": LICENCE,
@@ -70,36 +83,47 @@ def teacher(runs: Path, target: Path) -> None:
         "rgb_factors": fit_rgb(vae, latents["high"]),
     }
     BackboneSpec(id="check", **{k: v for k, v in card.items() if k != "rgb_factors"})  # the reader's own shape
-    train, ae = facts_of(runs / "teacher"), facts_of(runs / "autoencoder")
+    rows = [facts_of("teacher", runs / "teacher")]
+    if not continued:
+        rows = [
+            facts_of("autoencoder", runs / "autoencoder"),
+            facts_of("text encoder's layout lesson", runs / "teacher" / "layout"),
+            *rows,
+        ]
+    rows = history(target, rows, continued)
 
     def fill(folder: Path) -> None:
-        shutil.copytree(runs / "teacher" / "pipeline", folder, dirs_exist_ok=True)
+        shutil.copytree(source, folder, dirs_exist_ok=True)
         (folder / BACKBONE_CARD).write_text(json.dumps(card, indent=1) + "\n")
-        (folder / "README.md").write_text(TEACHER_CARD.format(ae=ae, train=train, hardware=hardware(), words=words()))
+        (folder / HISTORY).write_text(json.dumps(rows, indent=1) + "\n")
+        (folder / "README.md").write_text(TEACHER_CARD.format(history=as_table(rows), words=words(), guidance=GUIDANCE))
 
     replace_folder(target, fill)
 
 
-def student(runs: Path, base: Path, target: Path) -> None:
-    """checkpoints/…-student: unet/, rmd.json and README.md."""
-    train = json.loads((runs / "distill" / "student" / "training.json").read_text())
+def student(runs: Path, base: Path, target: Path, continued: bool) -> None:
+    """checkpoints/…-student: unet/, rmd.json, the training's history and README.md."""
+    trained = json.loads((runs / "distill" / "student" / "training.json").read_text())
+    rows = history(target, [facts_of("distillation", runs / "distill")], continued)
     card = {
         "name": "RMD student",
         "base_model": base.name,
         "licence": LICENCE,
         "default_steps": 4,
         "default_switch": 2,
-        "eta": train["eta"],
-        "reinjection": train["reinjection"],
-        "training": f"{train['iterations']} iterations in {train['minutes']} minutes on {hardware()}; "
-        "random plans, K from 1 to 8 and any switch",
+        "eta": trained["eta"],
+        "reinjection": trained["reinjection"],
+        "training": f"{sum(r['steps'] for r in rows)} iterations in {sum(r['minutes'] for r in rows):.0f} minutes on "
+        f"{rows[-1]['hardware']}; random plans, 1 to 8 steps and any switch",
         "quality": {},
     }
 
     def fill(folder: Path) -> None:
         shutil.copytree(runs / "distill" / "student" / "unet", folder / "unet")
         (folder / STUDENT_CARD).write_text(json.dumps(card, indent=1) + "\n")
-        (folder / "README.md").write_text(STUDENT_CARD_TEXT.format(train=train, base=base.name, hardware=hardware()))
+        (folder / HISTORY).write_text(json.dumps(rows, indent=1) + "\n")
+        text = STUDENT_CARD_TEXT.format(history=as_table(rows), base=base.name, train=trained)
+        (folder / "README.md").write_text(text)
 
     replace_folder(target, fill)
 
@@ -138,17 +162,19 @@ coloured backgrounds. It is the many-step teacher of the demo and the base of th
   1.07 M (f8, 4 channels); fp16 safetensors.
 - **Data**: Microsoft Fluent Emoji 3D (MIT, npm `@lobehub/fluent-emoji-3d` 1.1.0) composed on plain or softly graded
   backgrounds; tokenizer from `emojibase-data` 17.0.0 labels and tags (MIT). See NOTICE.
-- **Budget**: autoencoder {ae[minutes]} minutes ({ae[step]} steps; PSNR {ae[psnr_256]:.1f} dB at 256 px on pictures
-  it never saw), teacher {train[minutes]} minutes ({train[step]} steps, {train[samples]} samples), both on {hardware}.
 - **Recipe**: the text encoder first learns to predict the mean low-resolution latent of a caption, region by region
   (`rmd/train/layout.py`); then text encoder and UNet train together, 128 px first, mostly 256 px later.
 - **Commands**: `python -m rmd train data`, `autoencoder`, `teacher`, `publish-teacher`.
-- **Defaults**: 50 Euler steps, classifier-free guidance 3.5.
+- **Defaults**: 50 Euler steps, classifier-free guidance {guidance}.
 - **Limits**: it knows the objects and colours below and nothing else; one object per picture.
+
+## Training
+
+{history}
 
 ## Measured quality
 
-See `quality.json` (written by `python -m rmd evaluate`) and the contact sheets in `assets/`.
+`quality.json` here (written by `python -m rmd evaluate`) and the contact sheets in `assets/`.
 
 ## Known words
 
@@ -166,13 +192,17 @@ pipeline_tag: text-to-image
 A few-step, guidance-free student that starts at 128 px and ends at 256 px, distilled with distribution matching along
 the resolution trajectory (RMD, arXiv 2603.06136). One set of weights for any plan: 1 to 8 steps, any switch point.
 
-- **Training**: {train[iterations]} iterations, {train[minutes]} minutes on {hardware}; random plans
-  (K 1–8, any switch, any eta, mostly `band` re-injection), guidance of the teacher 3.5.
-- **Command**: `python -m rmd train distill`, then `publish-student`.
+- **Recipe**: plain guidance distillation as a warm-up, then distribution matching on random plans (1 to 8 steps, any
+  switch, any eta, mostly `band` re-injection); the teacher's guidance was {train[guidance]}.
+- **Commands**: `python -m rmd train distill`, then `publish-student`.
 - **Default plan**: 2 low-resolution + 2 high-resolution steps, eta {train[eta]}, `{train[reinjection]}`.
 - **Data and licence**: as its base model; see NOTICE.
 
+## Training
+
+{history}
+
 ## Measured quality
 
-See `quality.json` (written by `python -m rmd evaluate`) and the contact sheets in `assets/`.
+`quality.json` here (written by `python -m rmd evaluate`) and the contact sheets in `assets/`.
 """

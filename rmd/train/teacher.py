@@ -7,13 +7,14 @@ the run sees 128 px only, where a view costs a quarter; the rest mixes both size
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextModelWithProjection
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from rmd.train import emoji, layout, text
 from rmd.train.loop import Average, Replicas, Run, generator_for, parameters, set_rate
@@ -68,6 +69,7 @@ def precompute(data: Path, vae: AutoencoderTiny, path: Path) -> dict[str, torch.
     """Latents of VIEWS pictures per concept at both sizes, with their concept and colour indices; cached in `path`."""
     if path.exists():
         return torch.load(path, weights_only=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     high, low, concept, colour = [], [], [], []
     colours = list(emoji.COLOURS.values())
     vae = vae.eval().to(memory_format=torch.channels_last)
@@ -114,18 +116,47 @@ def cells_for(step: int, low_until: int, generator: torch.Generator) -> int:
     return HIGH if torch.rand((), generator=generator) < 0.75 else LOW
 
 
-def train(data: Path, folder: Path, vae_folder: Path, steps: int = 9000, low_steps: int = 2500) -> None:
-    """Train or resume in `folder`; writes `folder/pipeline` (a diffusers folder) at the end."""
-    folder.mkdir(parents=True, exist_ok=True)
+@dataclass(frozen=True)
+class Parts:
+    """What is trained, and what it is trained with."""
+
+    vae: AutoencoderTiny
+    tokenizer: CLIPTokenizer
+    encoder: CLIPTextModelWithProjection
+    unet: UNet2DConditionModel
+
+
+def new_parts(data: Path, folder: Path, vae_folder: Path) -> Parts:
+    """Fresh networks; the text encoder takes its first lesson (layout.py) here."""
     vae = AutoencoderTiny.from_pretrained(vae_folder)
+    words = 50 * [c.name for c in emoji.concepts()] + 200 * [*emoji.COLOURS, "background", "emoji", "3d"]
+    tokenizer = text.build_tokenizer(emoji.label_texts(data) + words)  # often enough to become whole tokens
+    torch.manual_seed(SEED)
+    encoder = text.build_encoder(tokenizer)
+    layout.train(tokenizer, encoder, precompute(data, vae, folder / "latents.pt"), folder / "layout")
+    return Parts(vae, tokenizer, encoder, build_unet())
+
+
+def published_parts(folder: Path) -> Parts:
+    """The networks of a published teacher, to train it further."""
+    return Parts(
+        AutoencoderTiny.from_pretrained(folder / "vae", dtype=torch.float32),
+        CLIPTokenizer.from_pretrained(folder / "tokenizer_2"),
+        CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2", dtype=torch.float32),
+        UNet2DConditionModel.from_pretrained(folder / "unet", dtype=torch.float32),
+    )
+
+
+def train(data: Path, folder: Path, parts: Parts, steps: int = 6000, low_steps: int = 300, seed: int = SEED) -> None:
+    """Train or resume in `folder`; writes `folder/pipeline` (a diffusers folder) at the end.
+
+    low_steps: how many steps see the low resolution only. seed: of everything drawn while training.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    vae, tokenizer, encoder = parts.vae, parts.tokenizer, parts.encoder
     latents = precompute(data, vae, folder / "latents.pt")
     names, colours = [c.name for c in emoji.concepts()], list(emoji.COLOURS)
-    torch.manual_seed(SEED)
-    words = 50 * names + 200 * [*colours, "background", "emoji", "3d"]  # often enough to become whole tokens
-    tokenizer = text.build_tokenizer(emoji.label_texts(data) + words)
-    encoder = text.build_encoder(tokenizer)
-    layout.train(tokenizer, encoder, latents, folder / "layout")
-    unet = build_unet().to(memory_format=torch.channels_last)
+    unet = parts.unet.to(memory_format=torch.channels_last)
     scheduler = build_scheduler()
     alpha = scheduler.alphas_cumprod.sqrt()
     sigma = (1 - scheduler.alphas_cumprod).sqrt()
@@ -159,7 +190,7 @@ def train(data: Path, folder: Path, vae_folder: Path, steps: int = 9000, low_ste
 
     totals: dict[int, list[float]] = {HIGH: [], LOW: []}
     for step in run.steps(steps, "teacher"):
-        g = generator_for(SEED, step)
+        g = generator_for(seed, step)
         set_rate(optimizer, RATE * rate_factor(step, steps))
         cells = cells_for(step, low_steps, g)
         store = latents["high" if cells == HIGH else "low"]
@@ -182,7 +213,7 @@ def train(data: Path, folder: Path, vae_folder: Path, steps: int = 9000, low_ste
         run.samples += len(x0)
         totals[cells].append(loss)
         if (step + 1) % 100 == 0:
-            run.log(**{f"loss_{c * 8}": sum(v) / len(v) for c, v in totals.items() if v}, samples=run.samples)
+            run.log(**{f"loss_{c * 8}": sum(v) / len(v) for c, v in totals.items() if v})
             totals = {HIGH: [], LOW: []}
         if (step + 1) % 1000 == 0 or step + 1 == steps:
             average.swap()
