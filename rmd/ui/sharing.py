@@ -28,16 +28,14 @@ class Sharing:
         self.runner = runner
 
     def visited(self, request: gr.Request) -> list[Any]:
-        """Settings from the address of the page; what does not fit is named and left at its default."""
+        """Settings from the address of the page; raises RequestError for a link that does not fit."""
         given = {name: value for name, value in request.query_params.items() if name in FIELDS}
-        unchanged = [gr.skip()] * (len(FIELDS) + 1)
         if not given:
-            return unchanged
+            return [gr.skip()] * (len(FIELDS) + 1)
         try:
             updates = self.controls(self.runner.request({"prompt": "any", **typed(given)}))
         except RequestError as error:
-            gr.Warning(views.escape(f"The link could not be used: {error}"))
-            return unchanged
+            raise RequestError(f"The link could not be used: {error}") from error
         for name, place in (("prompt", FIELDS.index("prompt")), ("seed", FIELDS.index("seed")), ("seed", -1)):
             if name not in given:
                 updates[place] = gr.skip()

@@ -16,6 +16,8 @@ ACCELERATOR: dict[str, Any] = {"concurrency_id": "accelerator", "concurrency_lim
 """One picture at a time, whoever asks: page, live mode, sweep and API share the queue."""
 AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """For handlers that answer in milliseconds."""
+REFUSABLE: dict[str, Any] = {**AT_ONCE, "queue": True}
+"""For quick handlers that may refuse: only what went through the queue brings its message to the page."""
 SHOWN = ("compare", "speed", "bars", "table", "student", "teacher")
 """What changes with a result, before `last`; the order of `handlers.shown`."""
 
@@ -79,12 +81,12 @@ def connect_sharing(
     """Links, files and history bring settings back."""
     controls = [*rail.fields, rail.randomise]
     result = [*(view[name] for name in SHOWN), last]
-    page.load(in_words(share.visited), None, controls, **AT_ONCE)
+    page.load(in_words(share.visited), None, controls, **REFUSABLE)
     page.load(share.remember, [gr.State(None), history], [history, view["history"]], **AT_ONCE)
-    view["load"].upload(in_words(share.uploaded), view["load"], controls, **AT_ONCE)
+    view["load"].upload(in_words(share.uploaded), view["load"], controls, **REFUSABLE)
     view["running"].success(share.remember, [last, history], [history, view["history"]], **AT_ONCE)
     last.change(share.link, last, view["link"], **AT_ONCE)
-    view["history"].select(in_words(share.reopen), history, [*result, *controls], **AT_ONCE).success(
+    view["history"].select(in_words(share.reopen), history, [*result, *controls], **REFUSABLE).success(
         lambda: gr.Tabs(selected="compare"), None, view["tabs"], **AT_ONCE
     )
 
