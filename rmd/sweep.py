@@ -22,7 +22,19 @@ from rmd.session import Event
 Pair = tuple[int, int]
 """(steps, switch)."""
 
-COLUMNS = ("steps", "switch", "seed", "encode", "low", "enlarge", "high", "decode", "denoiser", "end_to_end", "error")
+COLUMNS: tuple[str, ...] = (
+    "steps",
+    "switch",
+    "seed",
+    "encode",
+    "low",
+    "enlarge",
+    "high",
+    "decode",
+    "denoiser",
+    "end_to_end",
+    "error",
+)
 
 
 @dataclass(frozen=True)

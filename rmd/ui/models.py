@@ -22,14 +22,14 @@ def card(offer: Offer, name: str) -> str:
         outline = offer.outline(name)
     except RequestError as error:
         outline = None
-        problem = escape(state.problem or str(error))
+        problem = escape(offer.without_paths(state.problem) or str(error))
         state_words = f'<span class="badge">not usable here</span><p class="note">{problem}</p>'
     else:
         spec, student = outline.spec, outline.card
         label = "usable" if state.usable else "not usable here"
         state_words = f'<span class="badge fine">{label}</span>'
         if state.problem:
-            state_words += f'<p class="note">{escape(state.problem)}</p>'
+            state_words += f'<p class="note">{escape(offer.without_paths(state.problem))}</p>'
         rows = [
             ("Picture", f"{size(spec.low)} px, then {size(spec.high)} px"),
             ("Teacher", f"{spec.teacher_steps} steps, guidance {spec.guidance:g}"),
@@ -38,7 +38,12 @@ def card(offer: Offer, name: str) -> str:
             ("Licence", escape(spec.licence)),
             ("Knows", f"{len(spec.known_words)} things" if spec.known_words else "no fixed list of words"),
         ]
-    rows.append(("On disk", f"{state.size_mb:.0f} MB" if state.size_mb >= 1 else "nothing yet"))
+    rows.append(
+        (
+            "On disk",
+            f"{state.size_mb:.0f} MB" if state.size_mb >= 1 else "under 1 MB" if state.size_mb else "nothing yet",
+        )
+    )
     listing = "".join(f"<dt>{label}</dt><dd>{value}</dd>" for label, value in rows)
     title = outline.spec.name if outline else state.entry.name
     return f"<article><h3>{escape(title)} <code>{escape(name)}</code></h3>{state_words}<dl>{listing}</dl></article>"

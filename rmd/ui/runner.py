@@ -57,12 +57,28 @@ class Offer:
         if not isinstance(name, str) or name not in self.entries:
             raise RequestError(f"backbone must be one of {', '.join(self.entries)}.")
         if name not in self._outlines:
-            self._outlines[name] = read_outline(self.entries[name])
+            try:
+                self._outlines[name] = read_outline(self.entries[name])
+            except RequestError as error:
+                raise RequestError(self.without_paths(str(error))) from error
         return self._outlines[name]
+
+    def without_paths(self, message: str) -> str:
+        """A message with the names of the backbones instead of where they lie on the server."""
+        for name, entry in self.entries.items():
+            message = message.replace(str(entry.student), f"the student of {name}").replace(str(entry.folder), name)
+        return message
 
     @property
     def usable(self) -> list[str]:
-        return [name for name, entry in self.entries.items() if catalog.status(entry).usable]
+        return [name for name in self.entries if self._works(name)]
+
+    def _works(self, name: str) -> bool:
+        try:
+            self.outline(name)
+        except RequestError:
+            return False
+        return catalog.status(self.entries[name]).usable
 
     @property
     def default(self) -> str | None:
@@ -112,6 +128,8 @@ class Runner:
             if late.is_set():
                 raise RequestError(text.TOO_LONG.format(seconds=round(self.deadline))) from error
             raise
+        except RequestError as error:
+            raise RequestError(self.offer.without_paths(str(error))) from error
         finally:
             timer.cancel()
             if self._cancels.get(visitor) is cancel:

@@ -95,7 +95,7 @@ def test_a_small_number_of_steps_fits_the_default_switch(client: Client) -> None
         ({"backbone": "/etc"}, "backbone must be one of"),
         ({"backbone": ["tiny"]}, "backbone must be one of"),
         ({"backbone": "damaged"}, "cannot be loaded"),
-        ({"backbone": "gone"}, "There is no folder"),
+        ({"backbone": "gone"}, "nor a folder on this machine"),
     ],
     ids=str,
 )
@@ -106,6 +106,7 @@ def test_bad_input_is_answered_with_a_sentence(client: Client, settings: dict[st
     assert words in message
     assert message.rstrip("'\"").endswith(".")
     assert "Traceback" not in message
+    assert "app0" not in message, "no path of the server"
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "null", "[]", "{}", '"2"', "true"])
