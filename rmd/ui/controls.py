@@ -59,7 +59,7 @@ def rail(names: list[tuple[str, str]], outline: Outline | None, prompt: str | No
         with gr.Column(elem_id="settings"):
             c["steps"] = gr.Slider(1, MAX_STEPS, start["steps"], step=1, label=text.STEPS, info=text.STEPS_INFO)
             c["switch"] = gr.Slider(
-                0, start["steps"], start["switch"], step=1, label=text.SWITCH, info=text.SWITCH_INFO, elem_id="switch"
+                0, MAX_STEPS, start["switch"], step=1, label=text.SWITCH, info=text.SWITCH_INFO, elem_id="switch"
             )
             live = gr.Checkbox(False, label=text.LIVE, show_label=False, container=False)
             c["seed"] = gr.Number(0, label=text.SEED, info=text.SEED_INFO, precision=0, elem_id="seed")

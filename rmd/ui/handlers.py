@@ -87,10 +87,6 @@ class Handlers:
     def prompt_changed(self, backbone: str, prompt: str) -> str:
         return views.words_note(self._outline(backbone).spec, prompt or "") if backbone else ""
 
-    def steps_changed(self, steps: int, switch: int) -> Any:
-        """The switch can never lie beyond the steps."""
-        return gr.update(maximum=steps, value=min(switch, steps))
-
     def backbone_shown(self, backbone: str, prompt: str) -> tuple[str, str]:
         """Returns (suggestions, note)."""
         spec = self._outline(backbone).spec
@@ -100,9 +96,8 @@ class Handlers:
         """The backbone's own settings: (mapping, steps, switch, teacher_steps, guidance, reinjection, eta)."""
         values = start_values(self._outline(backbone))
         mapping = gr.update(choices=values["mappings"], value="logsnr")
-        switch = gr.update(maximum=values["steps"], value=values["switch"])
-        rest = (values[name] for name in ("teacher_steps", "guidance", "reinjection", "eta"))
-        return mapping, values["steps"], switch, *rest
+        rest = (values[name] for name in ("steps", "switch", "teacher_steps", "guidance", "reinjection", "eta"))
+        return mapping, *rest
 
     def settings_moved(self, *values: Any) -> str:
         return self.schedule(dict(zip(FIELDS, values, strict=True)))

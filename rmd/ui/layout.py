@@ -57,7 +57,7 @@ def build(session: Session, folders: Sequence[Path] = ()) -> gr.Blocks:
                 with gr.Tab("About", id="about"):
                     gr.Markdown(text.ABOUT, elem_id="about-text")
         view |= {"tabs": tabs}
-        wiring.connect_rail(act, rail, view)
+        wiring.connect_rail(page, act, rail, view)
         wiring.connect_generate(act, rail, view, last)
         wiring.connect_sharing(page, share, rail, view, last, history)
         wiring.connect_sweep(sweeps, rail, view, grid, last)

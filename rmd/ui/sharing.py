@@ -53,7 +53,6 @@ class Sharing:
         """Updates for all controls from a checked request."""
         values = {name: getattr(request, name) for name in FIELDS}
         values["backbone"] = self.runner.offer.name_of(request.backbone)
-        values["switch"] = gr.update(maximum=request.steps, value=request.switch)
         return [*values.values(), False]
 
     def link(self, request: gr.Request, last: Saved | None) -> str:

@@ -108,9 +108,8 @@ class Sweeps:
         if saved is None:
             return [*shown(None), *[gr.skip()] * 5]
         request = saved.info["request"]
-        switch = gr.update(maximum=request["steps"], value=request["switch"])
-        tabs = gr.Tabs(selected="compare")
-        return [*shown(with_teacher_of(saved, last)), request["steps"], switch, request["seed"], False, tabs]
+        chosen = [request[name] for name in ("steps", "switch", "seed")]
+        return [*shown(with_teacher_of(saved, last)), *chosen, False, gr.Tabs(selected="compare")]
 
     def files(self, grid: Grid) -> list[Any]:
         """Contact sheet, CSV and everything as ZIP, as updates of the download buttons."""

@@ -16,19 +16,24 @@ ACCELERATOR: dict[str, Any] = {"concurrency_id": "accelerator", "concurrency_lim
 """One picture at a time, whoever asks: page, live mode, sweep and API share the queue."""
 AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """For handlers that answer in milliseconds."""
+WITHIN_STEPS = "(steps, low) => ({ __type__: 'update', maximum: steps, value: Math.min(steps, low) })"
+"""The switch never lies beyond the steps. Done in the browser alone: a maximum that the server lowers would refuse
+what was sent a moment before; `make_request` checks in any case."""
 REFUSABLE: dict[str, Any] = {**AT_ONCE, "queue": True}
 """For quick handlers that may refuse: only what went through the queue brings its message to the page."""
 SHOWN = ("compare", "speed", "bars", "table", "student", "teacher")
 """What changes with a result, before `last`; the order of `handlers.shown`."""
 
 
-def connect_rail(act: Handlers, rail: Rail, view: dict[str, Any]) -> None:
+def connect_rail(page: gr.Blocks, act: Handlers, rail: Rail, view: dict[str, Any]) -> None:
     """Controls that change other controls or the schedule picture; no model is loaded."""
     c = rail.settings
     asked = [c["backbone"], c["prompt"]]
     rail.suggestions.select(act.picked, None, c["prompt"], **AT_ONCE)
     c["prompt"].change(in_words(act.prompt_changed), asked, rail.note, trigger_mode="always_last", **AT_ONCE)
-    c["steps"].change(act.steps_changed, [c["steps"], c["switch"]], c["switch"], trigger_mode="always_last", **AT_ONCE)
+    bounded = [[c["steps"], c["switch"]], c["switch"]]
+    c["steps"].change(None, *bounded, js=WITHIN_STEPS, **AT_ONCE)
+    page.load(None, *bounded, js=WITHIN_STEPS, **AT_ONCE)
     own = [c[n] for n in ("mapping", "steps", "switch", "teacher_steps", "guidance", "reinjection", "eta")]
     c["backbone"].change(in_words(act.backbone_shown), asked, [rail.suggestions, rail.note], **AT_ONCE)
     c["backbone"].input(in_words(act.backbone_chosen), c["backbone"], own, **AT_ONCE)
