@@ -114,7 +114,7 @@ def train(data: Path, folder: Path, steps: int = 3200) -> AutoencoderTiny:
         optimizer.step()
         average.update()
         run.samples += len(x)
-        if (step + 1) % 200 == 0:
+        if (step + 1) % 200 == 0 or step + 1 == steps:
             average.swap()
             psnr = evaluate(vae, probe)
             save_sheet(torch.cat([probe[:8], decode(vae, probe[:8])]), folder / f"sheet-{step + 1:05d}.png", 8)

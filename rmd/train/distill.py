@@ -264,7 +264,7 @@ def train(base: Path, latents_file: Path, folder: Path, steps: int = 1500, start
         average.update()
         for name, value in values.items():
             totals.setdefault(name, []).append(value)
-        if (step + 1) % 50 == 0:
+        if (step + 1) % 50 == 0 or step + 1 == steps:
             run.log(**{k: sum(v) / len(v) for k, v in totals.items()})
             totals = {}
         if (step + 1) % 200 == 0 or step + 1 == steps:

@@ -87,5 +87,5 @@ def train(
         nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
         optimizer.step()
         run.samples += BATCH
-        if (step + 1) % 100 == 0:
+        if (step + 1) % 100 == 0 or step + 1 == steps:
             run.log(fine=fine.item(), coarse=coarse.item())

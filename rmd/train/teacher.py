@@ -212,7 +212,7 @@ def train(data: Path, folder: Path, parts: Parts, steps: int = 6000, low_steps: 
         average.update()
         run.samples += len(x0)
         totals[cells].append(loss)
-        if (step + 1) % 100 == 0:
+        if (step + 1) % 100 == 0 or step + 1 == steps:
             run.log(**{f"loss_{c * 8}": sum(v) / len(v) for c, v in totals.items() if v})
             totals = {HIGH: [], LOW: []}
         if (step + 1) % 1000 == 0 or step + 1 == steps:
