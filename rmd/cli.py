@@ -11,10 +11,12 @@ from typing import Any, NoReturn, get_args
 
 from rmd.backbones import catalog
 from rmd.backbones.outline import read_outline
-from rmd.config import BackboneSpec, RequestError, make_request, unknown_words
+from rmd.config import BackboneSpec, GenerateRequest, RequestError, make_request, unknown_words
+from rmd.evaluate.command import parse_plans
 from rmd.plan import Mapping, Reinjection, Upsampler
 from rmd.results import Done, ensure_writable, save_png
 from rmd.session import Loading, Progress, Session, Waiting
+from rmd.sweep import row, sweep, write_results
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,34 +41,69 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def add_generate(commands: Any) -> None:
-    p = commands.add_parser("generate", help="make one picture with the student and one with the teacher")
+def add_request(p: argparse.ArgumentParser) -> None:
+    """The settings every kind of run shares."""
     p.add_argument("--backbone", default=catalog.DEFAULT, help="catalog id or a local diffusers folder")
     p.add_argument("--prompt", required=True)
-    p.add_argument("--negative", help="what to avoid (only the guided teacher uses it)")
-    p.add_argument("--steps", type=number, help="network calls of the few-step student, 1 to 8")
-    p.add_argument("--switch", type=number, help="how many of them run at low resolution, 0 to STEPS")
+    p.add_argument("--negative", help="what to avoid (only guided runs use it)")
     p.add_argument("--seed", type=number, help="whole number; random when left out")
     p.add_argument("--student", help='folder of student weights; "none" uses the teacher\'s own weights')
-    p.add_argument("--no-teacher", action="store_true", help="skip the many-step teacher")
-    p.add_argument("--teacher-steps", type=number)
     p.add_argument("--cfg", dest="guidance", type=number, help="the teacher's classifier-free guidance")
     p.add_argument("--reinjection", help=" | ".join(get_args(Reinjection)))
     p.add_argument("--eta", type=number, help="share of predicted noise kept, 0 to 1")
     p.add_argument("--mapping", help=" | ".join(get_args(Mapping)))
     p.add_argument("--upsampler", help=" | ".join(get_args(Upsampler)))
-    p.add_argument("--out", type=Path, default=Path("outputs"), help="folder for student.png and teacher.png")
     p.add_argument("--json", action="store_true", help="print the whole result as one JSON object")
+
+
+def add_generate(commands: Any) -> None:
+    p = commands.add_parser("generate", help="make one picture with the student and one with the teacher")
+    add_request(p)
+    p.add_argument("--steps", type=number, help="network calls of the few-step student, 1 to 8")
+    p.add_argument("--switch", type=number, help="how many of them run at low resolution, 0 to STEPS")
+    p.add_argument("--no-teacher", action="store_true", help="skip the many-step teacher")
+    p.add_argument("--teacher-steps", type=number)
+    p.add_argument("--out", type=Path, default=Path("outputs"), help="folder for student.png and teacher.png")
     p.set_defaults(run=generate)
 
 
-def generate(args: argparse.Namespace) -> None:
+def add_sweep(commands: Any) -> None:
+    p = commands.add_parser("sweep", help="the student over a grid of steps and switch points, with the time of each")
+    add_request(p)
+    p.add_argument("--plans", default="all", help='"all" or a list of steps/switch such as 4/2,4/1')
+    p.add_argument("--out", type=Path, default=Path("outputs/sweep"), help="folder for the pictures and sweep.*")
+    p.set_defaults(run=run_sweep)
+
+
+def checked(args: argparse.Namespace, **more: Any) -> GenerateRequest:
+    """The request the arguments ask for, its defaults taken from the backbone and its student."""
     names = ("backbone", "prompt", "negative", "seed", "student", "guidance", "reinjection", "eta", "mapping")
-    values = {name: getattr(args, name) for name in (*names, "steps", "switch", "teacher_steps", "upsampler")}
+    values = {name: getattr(args, name) for name in (*names, "upsampler")}
     outline = read_outline(catalog.find(args.backbone), args.student)
-    request = make_request(outline.fill({**values, "teacher": not args.no_teacher}))
+    request = make_request(outline.fill({**values, **more}))
     ensure_writable(args.out)
     warn_unknown(outline.spec, request.prompt)
+    return request
+
+
+def run_sweep(args: argparse.Namespace) -> None:
+    plans, request = parse_plans(args.plans), checked(args)
+    session, cells, pictures = Session(previews=False), [], {}
+    for cell in sweep(session.generate, request, plans):
+        (steps, switch), done = cell.pair, cell.done
+        taken = f"{done.student.timings.end_to_end:.3f} s" if done else cell.error
+        say(f"{steps} steps, {switch} low: {taken}")
+        cells.append(cell)
+        if done:
+            pictures[cell.pair] = args.out / f"steps-{steps}-low-{switch}.png"
+            save_png(done.student.image, pictures[cell.pair], {"role": "student", **done.as_dict()})
+    files = [str(path) for path in write_results(cells, pictures, args.out)]
+    print(json.dumps({"cells": [row(cell) for cell in cells], "files": files}) if args.json else "\n".join(files))
+
+
+def generate(args: argparse.Namespace) -> None:
+    more = {name: getattr(args, name) for name in ("steps", "switch", "teacher_steps")}
+    request = checked(args, teacher=not args.no_teacher, **more)
     done = None
     for event in Session(previews=False).generate(request):
         if isinstance(event, Loading):
@@ -127,10 +164,10 @@ def models(args: argparse.Namespace) -> None:
         ]
         print(json.dumps(table))
         return
-    for row in rows:
-        student = "with its distilled student" if row.distilled else "no student: runs undistilled"
-        state = f"usable, {student}" if row.usable else f"not usable: {row.problem}"
-        print(f"{row.entry.id}  {row.entry.name}  {row.size_mb:.0f} MB  {state}")
+    for found in rows:
+        student = "with its distilled student" if found.distilled else "no student: runs undistilled"
+        state = f"usable, {student}" if found.usable else f"not usable: {found.problem}"
+        print(f"{found.entry.id}  {found.entry.name}  {found.size_mb:.0f} MB  {state}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -138,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m rmd", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     add_generate(commands)
+    add_sweep(commands)
     add_models(commands)
     from rmd.bench.command import add_bench
     from rmd.evaluate.command import add_evaluate

@@ -88,6 +88,26 @@ def test_bad_input_is_one_sentence_and_code_2(
     assert not out_folder.exists()
 
 
+def test_sweep_writes_every_cell_a_sheet_and_a_table(
+    capsys: pytest.CaptureFixture[str], tiny_sdxl: Path, tmp_path: Path
+) -> None:
+    arguments = ["--backbone", str(tiny_sdxl), "--prompt", "fox", "--seed", "3", "--out", str(tmp_path)]
+    code, out, err = run(capsys, "sweep", *arguments, "--plans", "2/1,1/0", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert [(c["steps"], c["switch"], c["seed"]) for c in result["cells"]] == [(2, 1, 3), (1, 0, 3)]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "steps-1-low-0.png", "steps-2-low-1.png", "sweep.csv", "sweep.png", "sweep.zip",
+    ]  # fmt: skip
+    assert "2 steps, 1 low" in err
+
+
+def test_sweep_refuses_plans_that_cannot_be(capsys: pytest.CaptureFixture[str], tiny_sdxl: Path) -> None:
+    code, _, err = run(capsys, "sweep", "--backbone", str(tiny_sdxl), "--prompt", "fox", "--plans", "2/3")
+    assert code == 2
+    assert "2/3" in err
+
+
 def test_an_unknown_backbone_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "generate", "--backbone", "nope", "--prompt", "fox")
     assert code == 2
