@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -72,9 +73,9 @@ class Session:
         self.pool = pool or ModelPool()
         self.previews = previews
         self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._prompts: OrderedDict[tuple[str, str], tuple[Conditioning, float]] = OrderedDict()
 
-    @torch.inference_mode()
     def generate(self, request: GenerateRequest, cancel: threading.Event | None = None) -> Iterator[Event]:
         """Yield events until Done. Setting `cancel` (or closing the generator) stops within one network call.
 
@@ -86,7 +87,7 @@ class Session:
             while not self._lock.acquire(timeout=0.1):
                 check(cancel)
         try:
-            yield from self._run(request, cancel)
+            yield from in_thread(self._thread, self._run(request, cancel))
         except torch.OutOfMemoryError as error:
             raise RequestError(
                 "The accelerator ran out of memory; choose fewer steps or a smaller backbone."
@@ -94,7 +95,8 @@ class Session:
         finally:
             self._lock.release()
 
-    def _run(self, request: GenerateRequest, cancel: threading.Event) -> Iterator[Event]:
+    @torch.inference_mode()
+    def _run(self, request: GenerateRequest, cancel: threading.Event) -> Generator[Event]:
         if not self.pool.resident(request.backbone, request.student):
             yield Loading(request.backbone)
             self._prompts.clear()
@@ -223,6 +225,19 @@ def plan_for(
         )
     except ValueError as error:
         raise RequestError(f"{error}.") from error
+
+
+def in_thread(thread: ThreadPoolExecutor, events: Generator[Event]) -> Iterator[Event]:
+    """The events, computed in one thread whoever asks for them.
+
+    A web server asks for every event from another thread; on a CPU each of these would start a team of computing
+    threads of its own while the last one's still spins, which made few-step pictures take twice as long.
+    """
+    try:
+        while (event := thread.submit(next, events, None).result()) is not None:
+            yield event
+    finally:
+        thread.submit(events.close).result()
 
 
 def check(cancel: threading.Event) -> None:
