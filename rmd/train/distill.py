@@ -311,4 +311,7 @@ def sheet(student: Backbone, path: Path) -> None:
 def export(student: Any, folder: Path, facts: dict[str, Any]) -> None:
     """Write the student's network in fp16 and the facts of its training."""
     student.to(torch.float16).save_pretrained(folder / "unet")
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    config.pop("_name_or_path", None)  # diffusers notes the folder the base was loaded from
+    (folder / "unet" / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     (folder / "training.json").write_text(json.dumps(facts, indent=1) + "\n")

@@ -96,6 +96,7 @@ def test_export_can_be_opened_as_a_student(backbone: Backbone, tmp_path: Path) -
         "reinjection": "band", "training": "none", "quality": {},
     }  # fmt: skip
     (tmp_path / "rmd.json").write_text(json.dumps(card))
+    assert "_name_or_path" not in json.loads((tmp_path / "unet" / "config.json").read_text())  # no path of a machine
     student, _ = open_student(tmp_path, backbone)
     assert torch.allclose(next(student.network.parameters()), expected, atol=1e-3)
 
