@@ -30,7 +30,8 @@ def add_train(commands: Any) -> None:
         "train",
         help="train the bundled image backbone and its student",
         description=f"Run one stage, in this order:\n\n{listing}\n\n"
-        "How long the shipped models took stands in their training.json. A stage that was interrupted goes on from its last state (saved every two minutes) when the same command is\n"
+        "How long the shipped models took stands in their training.json.\n"
+        "A stage that was interrupted goes on from its last state (saved every two minutes) when the same command is\n"
         "given again. Each writes log.jsonl and sample sheets into its folder under --runs. Seeds are fixed.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
