@@ -72,7 +72,8 @@ def test_shifts_compose_by_product(t: float, shift: float, ratio: float) -> None
 @given(schedules, times, ratios)
 def test_shifted_lowers_logsnr_by_twice_the_log_ratio(schedule: NoiseSchedule, t: float, ratio: float) -> None:
     mapped = schedule.shifted(t, ratio)
-    if float(mapped) < 1:
+    # clamped at 1; and close to it 1 - sigma of a flow is as small as the spacing of float64 numbers
+    if float(mapped) < 1 and float(schedule.logsnr(mapped)) > -30:
         expected = float(schedule.logsnr(t)) - 2 * math.log(ratio)
         assert float(schedule.logsnr(mapped)) == pytest.approx(expected, abs=1e-6)
 

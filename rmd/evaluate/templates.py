@@ -85,6 +85,6 @@ def real_accuracy(templates: Templates, data: Path, count: int = 200) -> float:
         item = items[int(torch.randint(len(items), (), generator=g))]
         colour = colours[int(torch.randint(len(colours), (), generator=g))]
         picture = emoji.load_picture(emoji.picture_folder(data) / item.file)
-        image = emoji.compose(picture, emoji.COLOURS[colour], g, (0.84, 0.98))
+        image = emoji.compose(picture, emoji.COLOURS[colour], g)
         hits += templates.object_ranks(image, colour)[0] == item.name
     return hits / count

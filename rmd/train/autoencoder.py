@@ -64,7 +64,7 @@ def batch(pictures: list[torch.Tensor], step: int, steps: int) -> torch.Tensor:
     for i in range(count):
         picture = pictures[int(torch.randint(len(pictures), (), generator=g))]
         colour = colours[int(torch.randint(len(colours), (), generator=g))]
-        image = emoji.compose(picture, colour, g, (0.6, 1.0))
+        image = emoji.compose(picture, colour, g, (0.6, 1.0), 12)
         if i % 2:
             image = F.avg_pool2d(image[None], emoji.SIZE // 128)[0]
         top, left = (int(torch.randint(image.shape[-1] - side + 1, (), generator=g)) for _ in range(2))
@@ -100,7 +100,7 @@ def train(data: Path, folder: Path, steps: int = 3200) -> AutoencoderTiny:
     g = generator_for(SEED, 10**6)
     colour = list(emoji.COLOURS.values())
     probe = torch.stack(
-        [emoji.compose(emoji.load_picture(f), colour[i % 10], g, (0.9, 1.0)) for i, f in enumerate(held_out[:24])]
+        [emoji.compose(emoji.load_picture(f), colour[i % 10], g, (0.9, 1.0), 12) for i, f in enumerate(held_out[:24])]
     )
     probe = probe * 2 - 1
     for step in run.steps(steps, "autoencoder"):

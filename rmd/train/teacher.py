@@ -25,7 +25,7 @@ ENCODER_SHARE = 0.2  # of the rate, for the text encoder, which comes trained fr
 DROP = 0.1  # captions replaced by "" for classifier-free guidance
 HIGH, LOW = 32, 16  # latent cells of 256 px and 128 px
 BATCH = {HIGH: 12, LOW: 40}
-VIEWS = 96  # composed pictures per concept
+VIEWS = 60  # composed pictures per concept
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -77,7 +77,7 @@ def precompute(data: Path, vae: AutoencoderTiny, path: Path) -> dict[str, torch.
         g = generator_for(SEED, i)
         picture = emoji.load_picture(emoji.picture_folder(data) / item.file)
         pick = [v % len(colours) for v in range(VIEWS)]
-        images = torch.stack([emoji.compose(picture, colours[c], g, (0.84, 0.98)) for c in pick]) * 2 - 1
+        images = torch.stack([emoji.compose(picture, colours[c], g) for c in pick]) * 2 - 1
         for x, out in ((images, high), (F.avg_pool2d(images, 2), low)):
             for part in x.split(24):
                 z = vae.encoder(part.contiguous(memory_format=torch.channels_last))

@@ -48,7 +48,7 @@ def test_the_score_counts_right_objects_and_backgrounds(templates: Templates, da
         name, colour = parse_prompt(prompt)
         concept = next(c for c in emoji.concepts() if c.name == name)
         picture = emoji.load_picture(emoji.picture_folder(data) / concept.file)
-        pictures.append(emoji.compose(picture, emoji.COLOURS[colour], g, (0.9, 0.9)) * 2 - 1)
+        pictures.append(emoji.compose(picture, emoji.COLOURS[colour], g, (0.9, 0.9), 12) * 2 - 1)
     right = score(torch.stack(pictures), prompts, templates)
     assert (right.object_top1, right.background) == (1.0, 1.0)
     wrong = score(torch.stack(pictures[::-1]), prompts, templates)
