@@ -52,7 +52,7 @@ def parse_plans(text: str) -> list[tuple[int, int]]:
 
 def run(args: argparse.Namespace) -> None:
     from rmd.evaluate.quality import evaluate
-    from rmd.evaluate.templates import Templates, real_accuracy
+    from rmd.evaluate.templates import Templates, on_real
 
     plans = parse_plans(args.plans)
     try:
@@ -64,8 +64,9 @@ def run(args: argparse.Namespace) -> None:
     loaded = ModelPool(torch.device("cpu")).acquire(args.backbone, args.student)
     result = evaluate(loaded, prompts, plans, templates, args.out)
     result["metric"] = {
-        "name": "nearest of the known objects at 32×32 px",
-        "accuracy_on_real": real_accuracy(templates, args.data),
+        "object": "nearest of the known objects at 32×32 px",
+        "detail_error": "root mean square difference to the right object at 128×128 px, best aligned",
+        "on_real": on_real(templates, args.data),
     }
     text = json.dumps(result, indent=1) + "\n"
     write_whole(args.out / "quality.json", lambda path: path.write_text(text))

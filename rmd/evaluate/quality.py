@@ -27,11 +27,12 @@ COLUMNS = 8
 
 @dataclass(frozen=True)
 class Score:
-    """Shares of pictures in [0, 1]: right object first, among the first five, right background."""
+    """Shares of pictures in [0, 1]: right object first, among the first five, right background; mean detail error."""
 
     object_top1: float
     object_top5: float
     background: float
+    detail_error: float
 
     def as_dict(self) -> dict[str, float]:
         return {k: round(v, 4) for k, v in vars(self).items()}
@@ -39,12 +40,13 @@ class Score:
 
 def score(pictures: Tensor, prompts: Sequence[str], templates: Templates) -> Score:
     """pictures: (B, 3, H, W) in [−1, 1], one per prompt."""
-    hits = torch.zeros(3)
+    totals = torch.zeros(4)
     for picture, prompt in zip((pictures + 1) / 2, prompts, strict=True):
         name, colour = parse_prompt(prompt)
         ranks = templates.object_ranks(picture, colour)
-        hits += torch.tensor([ranks[0] == name, name in ranks[:5], templates.colour(picture) == colour]).float()
-    return Score(*(hits / len(prompts)).tolist())
+        hits = [ranks[0] == name, name in ranks[:5], templates.colour(picture) == colour]
+        totals += torch.tensor([*map(float, hits), templates.detail_error(picture, name, colour)])
+    return Score(*(totals / len(prompts)).tolist())
 
 
 def batches(prompts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:

@@ -20,8 +20,8 @@ from PIL import Image
 PACKAGES = ("@lobehub/fluent-emoji-3d@1.1.0", "emojibase-data@17.0.0")
 SIZE = 256  # pixels of the stored pictures
 SCALE, REACH = (0.9, 0.98), 4
-"""Size (of the canvas) and offset (px) of an object in the diffusion models' pictures. What varies from picture to picture
-of one caption is what the first steps have to leave blurred: with (0.84, 0.98) and 12 px details came out as patches."""
+"""Size (of the canvas) and offset (px) of an object in the diffusion models' pictures. What varies between pictures of
+one caption is what the first steps have to leave blurred: with (0.84, 0.98) and 12 px details came out as patches."""
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (250, 250, 250),

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from rmd.config import RequestError
 from rmd.evaluate.command import parse_plans
 from rmd.evaluate.quality import score
-from rmd.evaluate.templates import Templates, parse_prompt, real_accuracy
+from rmd.evaluate.templates import Templates, on_real, parse_prompt
 from rmd.train import emoji
 
 
@@ -37,7 +38,21 @@ def templates(data: Path) -> Templates:
 
 
 def test_it_names_what_is_there(templates: Templates, data: Path) -> None:
-    assert real_accuracy(templates, data, count=30) >= 0.9
+    real = on_real(templates, data, count=30)
+    assert real["accuracy"] >= 0.9
+    assert real["detail_error"] < 0.1
+
+
+def test_the_detail_error_sees_blur_that_the_name_does_not(templates: Templates, data: Path) -> None:
+    g = torch.Generator().manual_seed(0)
+    concept = emoji.concepts()[0]
+    picture = emoji.load_picture(emoji.picture_folder(data) / concept.file)
+    sharp = emoji.compose(picture, emoji.COLOURS["blue"], g)
+    blurred = F.avg_pool2d(F.pad(sharp[None], (12,) * 4, mode="replicate"), 25, stride=1)[0]
+    assert templates.object_ranks(blurred, "blue")[0] == concept.name
+    assert templates.detail_error(blurred, concept.name, "blue") > 1.3 * templates.detail_error(
+        sharp, concept.name, "blue"
+    )
 
 
 def test_the_score_counts_right_objects_and_backgrounds(templates: Templates, data: Path) -> None:
@@ -48,7 +63,7 @@ def test_the_score_counts_right_objects_and_backgrounds(templates: Templates, da
         name, colour = parse_prompt(prompt)
         concept = next(c for c in emoji.concepts() if c.name == name)
         picture = emoji.load_picture(emoji.picture_folder(data) / concept.file)
-        pictures.append(emoji.compose(picture, emoji.COLOURS[colour], g, (0.9, 0.9), 12) * 2 - 1)
+        pictures.append(emoji.compose(picture, emoji.COLOURS[colour], g, (0.93, 0.95)) * 2 - 1)
     right = score(torch.stack(pictures), prompts, templates)
     assert (right.object_top1, right.background) == (1.0, 1.0)
     wrong = score(torch.stack(pictures[::-1]), prompts, templates)
