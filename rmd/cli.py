@@ -13,8 +13,9 @@ from rmd.backbones import catalog
 from rmd.backbones.outline import read_outline
 from rmd.config import BackboneSpec, GenerateRequest, RequestError, make_request, unknown_words
 from rmd.evaluate.command import parse_plans
+from rmd.media import save_output
 from rmd.plan import Mapping, Reinjection, Upsampler
-from rmd.results import Done, ensure_writable, save_png
+from rmd.results import Done, ensure_writable
 from rmd.session import Loading, Progress, Session, Waiting
 from rmd.sweep import row, sweep, write_results
 
@@ -57,13 +58,14 @@ def add_request(p: argparse.ArgumentParser) -> None:
 
 
 def add_generate(commands: Any) -> None:
-    p = commands.add_parser("generate", help="make one picture with the student and one with the teacher")
+    p = commands.add_parser("generate", help="make one picture or clip with the student and one with the teacher")
     add_request(p)
     p.add_argument("--steps", type=number, help="network calls of the few-step student, 1 to 8")
     p.add_argument("--switch", type=number, help="how many of them run at low resolution, 0 to STEPS")
     p.add_argument("--no-teacher", action="store_true", help="skip the many-step teacher")
     p.add_argument("--teacher-steps", type=number)
-    p.add_argument("--out", type=Path, default=Path("outputs"), help="folder for student.png and teacher.png")
+    p.add_argument("--out", type=Path, default=Path("outputs"), help="folder for student.* and teacher.* (png or mp4)")
+    p.add_argument("--webp", action="store_true", help="write clips as animated WebP too")
     p.set_defaults(run=generate)
 
 
@@ -95,8 +97,8 @@ def run_sweep(args: argparse.Namespace) -> None:
         say(f"{steps} steps, {switch} low: {taken}")
         cells.append(cell)
         if done:
-            pictures[cell.pair] = args.out / f"steps-{steps}-low-{switch}.png"
-            save_png(done.student.image, pictures[cell.pair], {"role": "student", **done.as_dict()})
+            stem, settings = f"steps-{steps}-low-{switch}", {"role": "student", **done.as_dict()}
+            pictures[cell.pair] = save_output(done.student, args.out, stem, settings)[0]
     files = [str(path) for path in write_results(cells, pictures, args.out)]
     print(json.dumps({"cells": [row(cell) for cell in cells], "files": files}) if args.json else "\n".join(files))
 
@@ -116,12 +118,11 @@ def generate(args: argparse.Namespace) -> None:
             done = event
     assert done is not None
     result = done.as_dict()
-    files = {}
+    files: dict[str, str] = {}
     for role, output in (("student", done.student), ("teacher", done.teacher)):
         if output is not None:
-            path = args.out / f"{role}.png"
-            save_png(output.image, path, {"role": role, **result})
-            files[role] = str(path)
+            first, *rest = save_output(output, args.out, role, {"role": role, **result}, args.webp)
+            files |= {role: str(first), **{f"{role}_{path.suffix[1:]}": str(path) for path in rest}}
     if args.json:
         print(json.dumps({**result, "files": files}))
     else:
@@ -136,7 +137,7 @@ def warn_unknown(spec: BackboneSpec, prompt: str) -> None:
 
 def summary(done: Done, files: dict[str, str]) -> str:
     """The result for a person, a few lines."""
-    lines = [f"Few-step picture: {done.label}"]
+    lines = [f"Few-step result: {done.label}"]
     for role, output in (("student", done.student), ("teacher", done.teacher)):
         if output is not None:
             t = output.timings

@@ -13,6 +13,7 @@ SEED_LIMIT = 2**32
 TEACHER_STEPS = (2, 100)
 GUIDANCE = (1.0, 20.0)
 MAX_SIDE = 8192  # pixels
+MAX_FRAMES = 1000
 NO_STUDENT = "none"
 """Asks for the teacher's own weights where a student folder is expected."""
 
@@ -47,6 +48,10 @@ class BackboneSpec:
     """Background colours the model was trained on."""
     shift_ratio: float | None = None
     """Ratio of the backbone's own timestep shifts, high size over low size; flow backbones only."""
+    frames: int = 1
+    """Pictures in a result; 1 is a picture, more are a clip."""
+    fps: int = 16
+    """Frames per second of a clip."""
 
     def __post_init__(self) -> None:
         for name, size in (("high", self.high), ("low", self.low)):
@@ -56,6 +61,8 @@ class BackboneSpec:
                 whole(name, side, 1, MAX_SIDE)
         if self.low[0] > self.high[0] or self.low[1] > self.high[1]:
             raise RequestError(f"low must not be larger than high, {shown(self.high)}, not {shown(self.low)}.")
+        whole("frames", self.frames, 1, MAX_FRAMES)
+        whole("fps", self.fps, 1, 120)
         whole("teacher_steps", self.teacher_steps, *TEACHER_STEPS)
         real("guidance", self.guidance, *GUIDANCE)
         whole("default_switch", self.default_switch, 0, whole("default_steps", self.default_steps, 1, MAX_STEPS))

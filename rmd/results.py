@@ -1,4 +1,4 @@
-"""What a request gives back: pictures, timings, speed-ups; as objects, as JSON and inside PNG files."""
+"""What a request gives back: pictures or clips, timings, speed-ups; as objects, as JSON and inside PNG files."""
 
 from __future__ import annotations
 
@@ -50,12 +50,19 @@ class Timings:
 
 @dataclass(frozen=True)
 class Output:
-    """One side's picture. nfe: network function evaluations, guidance counted twice."""
+    """One side's picture or clip. nfe: network function evaluations, guidance counted twice."""
 
-    image: Image.Image
+    frames: tuple[Image.Image, ...]
     timings: Timings
     nfe: int
     distilled: bool
+    fps: int = 16
+    """Frames per second, where there are several."""
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture, or a clip's first frame."""
+        return self.frames[0]
 
 
 @dataclass(frozen=True)
@@ -84,13 +91,15 @@ class Done:
         return {"denoiser": slow.denoiser / fast.denoiser, "end_to_end": slow.end_to_end / fast.end_to_end}
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the pictures, JSON-ready."""
+        """Everything but the pictures, JSON-ready. frames and fps describe the result: 1 frame is a picture."""
         sides = {"student": self.student, "teacher": self.teacher}
         return {
             "request": asdict(self.request),
             "plan": self.plan.as_dict(),
             "student": self.label,
             "distilled": self.student.distilled,
+            "frames": len(self.student.frames),
+            "fps": self.student.fps,
             "timings": {k: {**o.timings.as_dict(), "nfe": o.nfe} for k, o in sides.items() if o},
             "speedup": self.speedup,
             "device": self.device,

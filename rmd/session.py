@@ -160,16 +160,15 @@ class Session:
                 yield Progress("student", event.index + 1, plan.steps, size, self._preview(backbone, x0))
             else:
                 switch += event.seconds
-        image, decode = timed_decode(backbone, x0, clock)
+        frames, decode = timed_decode(backbone, x0, clock)
         stages = tuple(
             StageTiming(stage.size, len(stage.times), taken)
             for stage, taken in zip(plan.stages, seconds, strict=True)
             if stage.times
         )
         timings = Timings(encode, stages, switch, decode)
-        yield Decoded(
-            "student", Output(image, timings, plan.steps * denoiser.calls_per_step, loaded.student is not None)
-        )
+        calls, distilled = plan.steps * denoiser.calls_per_step, loaded.student is not None
+        yield Decoded("student", Output(frames, timings, calls, distilled, backbone.spec.fps))
 
     def _teacher(
         self,
@@ -194,10 +193,10 @@ class Session:
                 yield Progress("teacher", step.index + 1, steps, size, self._preview(backbone, step.latents))
             result = step
         assert result is not None and result.final and result.latents is not None
-        image, decode = timed_decode(backbone, result.latents, clock)
+        frames, decode = timed_decode(backbone, result.latents, clock)
         calls = 1 if request.guidance == 1 else 2
         timings = Timings(encode, (StageTiming(size, steps, result.seconds),), 0.0, decode)
-        yield Decoded("teacher", Output(image, timings, steps * calls, False))
+        yield Decoded("teacher", Output(frames, timings, steps * calls, False, backbone.spec.fps))
 
     def _preview(self, backbone: Backbone, x0: Tensor) -> Image.Image | None:
         return backbone.preview(x0) if self.previews else None
@@ -257,10 +256,10 @@ def clock_for(backbone: Backbone) -> Callable[[], float]:
     return clock
 
 
-def timed_decode(backbone: Backbone, x0: Tensor, clock: Callable[[], float]) -> tuple[Image.Image, float]:
+def timed_decode(backbone: Backbone, x0: Tensor, clock: Callable[[], float]) -> tuple[tuple[Image.Image, ...], float]:
     start = clock()
-    image = backbone.decode(x0)[0]
-    return image, clock() - start
+    frames = backbone.decode(x0)[0]
+    return frames, clock() - start
 
 
 def dtype_name(backbone: Backbone) -> str:

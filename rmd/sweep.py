@@ -126,7 +126,7 @@ def contact_sheet(cells: Sequence[Cell], side: int = 256) -> Image.Image:
 def write_results(cells: Sequence[Cell], pictures: Mapping[Pair, Path], folder: Path) -> list[Path]:
     """Write sweep.png (contact sheet), sweep.csv and sweep.zip (both and the pictures); returns their paths.
 
-    pictures: the PNG file of each finished cell. Raises RequestError when the folder cannot be written.
+    pictures: the PNG or MP4 file of each finished cell. Raises RequestError when the folder cannot be written.
     """
     sheet, listing, bundle = (folder / f"sweep.{kind}" for kind in ("png", "csv", "zip"))
     request = next((asdict(cell.done.request) for cell in cells if cell.done), {})
@@ -138,7 +138,7 @@ def write_results(cells: Sequence[Cell], pictures: Mapping[Pair, Path], folder: 
             for file in (sheet, listing):
                 archive.write(file, file.name)
             for (steps, switch), file in sorted(pictures.items()):
-                archive.write(file, f"steps-{steps}-low-{switch}.png")
+                archive.write(file, f"steps-{steps}-low-{switch}{file.suffix}")
 
     write_whole(bundle, pack)
     return [sheet, listing, bundle]

@@ -164,6 +164,6 @@ def test_sizes_off_the_grid_are_refused(backbone: SDXLBackbone, pixels: tuple[in
 
 def test_pictures_have_the_size_of_their_latents(backbone: SDXLBackbone) -> None:
     assert backbone.latent_size((64, 32)) == (8, 4)
-    (image,) = backbone.decode(torch.zeros(1, 4, 8, 4))
+    ((image,),) = backbone.decode(torch.zeros(1, 4, 8, 4))
     assert image.size == (32, 64)
     assert backbone.preview(torch.zeros(1, 4, 8, 4)).size == (4, 8)

@@ -17,7 +17,7 @@ LAYERS = {
     "rmd.schedule": MATHEMATICS, "rmd.plan": MATHEMATICS, "rmd.transition": MATHEMATICS, "rmd.config": MATHEMATICS,
     "rmd.backbones": ADAPTERS,
     "rmd.denoiser": LOOP, "rmd.cascade": LOOP,
-    "rmd.session": ENGINE, "rmd.memory": ENGINE, "rmd.teacher": ENGINE, "rmd.results": ENGINE,
+    "rmd.session": ENGINE, "rmd.memory": ENGINE, "rmd.teacher": ENGINE, "rmd.results": ENGINE, "rmd.media": ENGINE,
     "rmd.train": STUDIES, "rmd.evaluate": STUDIES, "rmd.bench": STUDIES, "rmd.sweep": STUDIES,
     "rmd.cli": SHELL, "rmd.__main__": SHELL, "rmd.ui": SHELL, "app": SHELL,
 }  # fmt: skip

@@ -27,8 +27,8 @@ CARD = StudentSpec("Small", "Base", "MIT", 4, 2, 1.0, "band", "By hand.", {})
 def finished(teacher: bool = True, card: StudentSpec | None = CARD) -> Done:
     plan = two_stage(scaled_linear(), 4, 2, (4, 4), (8, 8), eta=1, reinjection="band")
     stages = (StageTiming((4, 4), 2, 0.1), StageTiming((8, 8), 2, 0.3))
-    fast = Output(PICTURE, Timings(0.05, stages, 0.1, 0.05), 4, card is not None)
-    slow = Output(PICTURE, Timings(0.05, (StageTiming((8, 8), 50, 14.9),), 0.0, 0.05), 100, False)
+    fast = Output((PICTURE,), Timings(0.05, stages, 0.1, 0.05), 4, card is not None)
+    slow = Output((PICTURE,), Timings(0.05, (StageTiming((8, 8), 50, 14.9),), 0.0, 0.05), 100, False)
     request = GenerateRequest("id", "un renard 🦊", seed=7)
     return Done(request, plan, fast, slow if teacher else None, card, "cpu", "float32")
 

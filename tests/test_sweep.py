@@ -35,7 +35,8 @@ def run(request: GenerateRequest) -> Iterator[Event]:
         for stage in plan.stages
         if stage.times
     )
-    output = Output(Image.new("RGB", (64, 64), "red"), Timings(0.5, stages, 0.25, 0.25), request.steps, False)
+    picture = Image.new("RGB", (64, 64), "red")
+    output = Output((picture,), Timings(0.5, stages, 0.25, 0.25), request.steps, False)
     yield Done(request, plan, output, None, None, "cpu", "float32")
 
 

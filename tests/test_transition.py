@@ -7,6 +7,8 @@ from typing import get_args
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from rmd.plan import Reinjection, Upsampler
@@ -150,6 +152,27 @@ def test_frames_of_a_video_are_enlarged_one_by_one(kind: Reinjection) -> None:
         "band": into_band(eps[:, :, 1], fresh[:, :, 1]),
     }
     torch.testing.assert_close(out[:, :, 1], one[kind], atol=1e-5, rtol=0)
+
+
+@settings(max_examples=25)
+@given(small=st.tuples(st.integers(8, 20), st.integers(8, 20)), grow=st.tuples(*[st.integers(0, 12)] * 2),
+       frames=st.integers(1, 5), eta=st.floats(0, 1), seed=st.integers(0, 2**31))  # fmt: skip
+def test_band_on_clips_is_white_in_space_and_time_and_keeps_each_frames_low_band(
+    small: tuple[int, int], grow: tuple[int, int], frames: int, eta: float, seed: int
+) -> None:
+    large = (small[0] + grow[0], small[1] + grow[1])
+    eps, fresh = white(6, 16, frames, *small, seed=seed), white(6, 16, frames, *large, seed=seed + 1)
+    out = reinject(eps, fresh, "band", eta)
+    sure = 5 / math.sqrt(out.numel() / frames)  # five standard errors per frame
+    for f in range(frames):
+        assert float(out[:, :, f].square().mean()) == pytest.approx(1, abs=sure * math.sqrt(2))
+    assert max(abs(lag(out, -1)), abs(lag(out, -2))) < sure
+    if frames > 1:
+        assert abs(lag(out, 2)) < sure
+    kept = low_band(out, small)
+    expected = eta * standardise(eps) + math.sqrt(1 - eta**2) * low_band(fresh, small)
+    for f in range(frames):
+        torch.testing.assert_close(kept[:, :, f], expected[:, :, f], atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("mode", get_args(Upsampler))

@@ -42,7 +42,10 @@ class Backbone(Protocol):
         ...
 
     def latent_size(self, pixels: tuple[int, int]) -> tuple[int, ...]:
-        """Latent cells of a picture of (height, width) pixels."""
+        """Latent cells (H, W) of a picture of (height, width) pixels, or (F, H, W) of a clip of `spec.frames`.
+
+        Raises ValueError for sizes that the autoencoder or the network's patches do not divide.
+        """
         ...
 
     def encode(self, prompts: list[str]) -> Conditioning:
@@ -54,15 +57,15 @@ class Backbone(Protocol):
         ...
 
     def pixels(self, latents: Tensor) -> Tensor:
-        """Clean latents (B, C, H, W) → (B, 3, H, W) in pixels, float32 in [−1, 1]."""
+        """Clean latents (B, C, *S) → (B, 3, H, W) or (B, 3, F, H, W) in pixels, float32 in [−1, 1]."""
         ...
 
-    def decode(self, latents: Tensor) -> list[Image.Image]:
-        """Clean latents (B, C, H, W) → B pictures."""
+    def decode(self, latents: Tensor) -> list[tuple[Image.Image, ...]]:
+        """Clean latents (B, C, *S) → the frames of each of B results; a picture has one."""
         ...
 
     def preview(self, latents: Tensor) -> Image.Image:
-        """A quick small picture of the first latent by a linear map to RGB, without the decoder."""
+        """A quick small picture of the first latent (of its first frame) by a linear map to RGB, no decoder."""
         ...
 
     def teacher(

@@ -66,8 +66,8 @@ class SDXLBackbone:
         scaled = (latents / vae.config["scaling_factor"]).to(vae.dtype, memory_format=torch.channels_last)
         return vae.decode(scaled, return_dict=False)[0].float().clamp(-1, 1)
 
-    def decode(self, latents: Tensor) -> list[Image.Image]:
-        return self.pipe.image_processor.postprocess(self.pixels(latents), output_type="pil")
+    def decode(self, latents: Tensor) -> list[tuple[Image.Image, ...]]:
+        return [(i,) for i in self.pipe.image_processor.postprocess(self.pixels(latents), output_type="pil")]
 
     def preview(self, latents: Tensor) -> Image.Image:
         first = latents[0].float().cpu()
