@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from PIL import Image
 
@@ -43,7 +43,7 @@ def save_output(output: Output, folder: Path, stem: str, settings: dict[str, Any
 
 def save_mp4(frames: Sequence[Image.Image], fps: int, path: Path, settings: dict[str, Any]) -> None:
     """Write a clip for browsers. frames: RGB, all of one size with even sides (yuv420p halves the colours)."""
-    from imageio_ffmpeg import get_ffmpeg_exe  # brings the program along; only clips need it
+    from imageio_ffmpeg import get_ffmpeg_exe  # pyright: ignore[reportMissingTypeStubs]  # only clips need it
 
     width, height = frames[0].size
     if width % 2 or height % 2:
@@ -84,12 +84,12 @@ def save_webp(frames: Sequence[Image.Image], fps: int, path: Path, settings: dic
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings inside a file that this project wrote; raises RequestError when there are none."""
     try:
-        data = json.loads(mp4_comment(path) if path.suffix.lower() == ".mp4" else picture_comment(path))
+        data: Any = json.loads(mp4_comment(path) if path.suffix.lower() == ".mp4" else picture_comment(path))
     except (OSError, LookupError, TypeError, ValueError, struct.error) as error:
         raise RequestError(f"{path.name} holds no settings of ours.") from error
     if not isinstance(data, dict):
         raise RequestError(f"{path.name} holds no settings of ours.")
-    return data
+    return cast("dict[str, Any]", data)
 
 
 def picture_comment(path: Path) -> str:
