@@ -5,52 +5,89 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported; nothing is sent to anyone
 
+from gradio.utils import get_upload_folder
+
 from rmd.config import RequestError
 from rmd.session import Session
-from rmd.ui import layout, style
+from rmd.ui import layout
+from rmd.ui.runner import DEADLINE, Offer, Runner
+from rmd.ui.serving import RATE, Options, launch
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line. What a hosted copy needs can also be set in the environment, where arguments cannot."""
+    env = os.environ.get
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
-    parser.add_argument("--share", action="store_true", help="make a public link through Gradio's tunnel")
-    parser.add_argument("--auth", metavar="NAME:PASSWORD", help="ask visitors for this name and password")
-    parser.add_argument(
-        "--backbone", type=Path, action="append", default=[], metavar="FOLDER",
-        help="offer this diffusers folder too, before the bundled models; may be repeated",
-    )  # fmt: skip
-    args = parser.parse_args()
-    if args.auth is not None and not all(args.auth.partition(":")):
+    add = parser.add_argument
+    add("--host", default=env("GRADIO_SERVER_NAME", "127.0.0.1"), help="address to listen on (default: %(default)s)")
+    add("--port", default=env("GRADIO_SERVER_PORT", "7860"), help="port to listen on (default: %(default)s)")
+    add("--share", action="store_true", help="make a public link through Gradio's tunnel")
+    add(
+        "--auth",
+        metavar="NAME:PASSWORD",
+        default=env("RMD_AUTH"),
+        help="ask visitors for this name and password; RMD_AUTH in the environment keeps it out of process lists",
+    )
+    add(
+        "--rate-limit",
+        metavar="N",
+        default=env("RMD_RATE_LIMIT"),
+        help=f"pictures a minute for each client, 0 for no limit (default: {RATE:g}, or 0 when only this machine "
+        "can connect; RMD_RATE_LIMIT)",
+    )
+    add(
+        "--proxies",
+        metavar="N",
+        default=env("RMD_PROXIES", "0"),
+        help="how many reverse proxies of yours are in front and append to X-Forwarded-For; a client is then the "
+        "address the outermost one saw (default: %(default)s, trust no header; RMD_PROXIES)",
+    )
+    add(
+        "--deadline",
+        metavar="SECONDS",
+        default=str(DEADLINE),
+        help="the longest a request may take once it runs (default: %(default)s)",
+    )
+    add("--backbone", type=Path, action="append", default=[], metavar="FOLDER",
+        help="offer this diffusers folder too, before the bundled models; may be repeated")  # fmt: skip
+    args = parser.parse_args(arguments)
+    if args.auth and not all(args.auth.partition(":")):
         parser.error("--auth must look like NAME:PASSWORD")
+    args.port = int(bounded(parser, "--port", args.port, 1, 65535))
+    args.proxies = int(bounded(parser, "--proxies", args.proxies, 0, 9))
+    args.deadline = bounded(parser, "--deadline", args.deadline, 1, 86400)
+    if args.rate_limit is not None:
+        args.rate_limit = bounded(parser, "--rate-limit", args.rate_limit, 0, 10_000)
     return args
+
+
+def bounded(parser: argparse.ArgumentParser, name: str, value: str, low: int, high: int) -> float:
+    """value as a number in [low, high], a whole one but for the deadline and the rate; ends the program otherwise."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if not low <= number <= high or (name in ("--port", "--proxies") and number != int(number)):
+        parser.error(f"{name} must be a number from {low} to {high}, not {value!r}")
+    return number
 
 
 def main() -> None:
     args = parse()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     try:
-        page = layout.build(Session(), args.backbone)
+        runner = Runner(Session(), Offer(args.backbone), Path(get_upload_folder()) / "rmd", args.deadline)
+        page = layout.build(runner)
     except RequestError as error:
         raise SystemExit(str(error)) from error
-    page.launch(
-        server_name=args.host,
-        server_port=args.port,
-        share=args.share,
-        auth=tuple(args.auth.split(":", 1)) if args.auth else None,
-        theme=style.theme(),
-        css=style.css(),
-        enable_monitoring=False,
-        show_error=True,  # the handlers' own failures are sentences already; this is for what Gradio refuses itself
-        footer_links=["api"],
-        ssr_mode=False,
-        max_file_size="20mb",
-        state_session_capacity=200,
-    )
+    name, _, password = (args.auth or "").partition(":")
+    auth = (name, password) if args.auth else None
+    launch(page, runner, Options(args.host, args.port, args.share, auth, args.rate_limit, args.proxies))
 
 
 if __name__ == "__main__":

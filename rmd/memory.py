@@ -40,6 +40,11 @@ class ModelPool:
         self._key: tuple[str, str | None] | None = None
         self._loaded: Loaded | None = None
 
+    @property
+    def name(self) -> str | None:
+        """The backbone that is in memory, as it was asked for; None before the first and while one is loaded."""
+        return self._key[0] if self._key else None
+
     def resident(self, backbone: str, student: str | None) -> bool:
         return self._key == (backbone, student)
 

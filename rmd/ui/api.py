@@ -4,12 +4,15 @@ Gradio reads the annotations of the return value as they stand, so this module d
 """
 
 import secrets
+from contextlib import closing
 from typing import Any
 
 from gradio.data_classes import FileData
 
+from rmd.config import Cancelled
 from rmd.session import Done
 from rmd.ui import text, views
+from rmd.ui.admission import listening
 from rmd.ui.guard import sentence
 from rmd.ui.handlers import FIELDS
 from rmd.ui.runner import Runner
@@ -40,9 +43,12 @@ class Api:
         values = {name: value for name, value in locals().items() if name in FIELDS}
         try:
             checked = self.runner.request(values)
-            done = None
-            for event in self.runner.run(checked, secrets.token_hex(8)):
-                done = event if isinstance(event, Done) else done
+            done, present = None, listening()
+            with closing(self.runner.run(checked, secrets.token_hex(8))) as events:
+                for event in events:
+                    if not present():
+                        raise Cancelled("Nobody waits for this picture any more.")
+                    done = event if isinstance(event, Done) else done
             assert done is not None
             saved = self.runner.save(done)
         except Exception as error:

@@ -26,7 +26,7 @@ def sentence(error: Exception, html: bool) -> gr.Error:
     else:
         log.error("a handler failed", exc_info=error)
         message = text.UNEXPECTED
-    title = "Stopped" if isinstance(error, Cancelled) else "That did not work"
+    title = "Stopped" if isinstance(error, Cancelled) else text.FAILED
     return gr.Error(escape(message) if html else message, title=title, print_exception=False)
 
 

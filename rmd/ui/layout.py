@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from rmd.plan import MAX_STEPS
-from rmd.session import Session
 from rmd.ui import controls, sharing, text, views, wiring
 from rmd.ui.api import Api
 from rmd.ui.handlers import Handlers
 from rmd.ui.models import models_html
-from rmd.ui.runner import KEEP, Offer, Runner, Saved, stored
+from rmd.ui.runner import KEEP, Runner, Saved, stored
 from rmd.ui.sharing import Sharing
 from rmd.ui.stage import complete
 from rmd.ui.sweeps import Sweeps
@@ -24,13 +22,12 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
 QUEUE_LIMIT = 24
 
 
-def build(session: Session, folders: Sequence[Path] = ()) -> gr.Blocks:
-    """The whole app, ready to launch. folders: diffusers folders offered beside the bundled backbones."""
-    offer = Offer(folders)
+def build(runner: Runner) -> gr.Blocks:
+    """The whole app, ready to launch."""
+    offer = runner.offer
     outline = offer.outline(offer.default) if offer.default else None
     example = next((saved for folder in sorted(EXAMPLES.glob("*")) if (saved := stored(folder))), None)
     with gr.Blocks(title="RMD", fill_width=True, analytics_enabled=False, delete_cache=(3600, int(KEEP))) as page:
-        runner = Runner(session, offer, Path(page.GRADIO_CACHE) / "rmd")
         act, share, sweeps = Handlers(runner), Sharing(runner), Sweeps(runner)
         # first, so that the name is free
         gr.api(Api(runner).generate, api_name="generate", **wiring.ACCELERATOR)
@@ -62,7 +59,7 @@ def build(session: Session, folders: Sequence[Path] = ()) -> gr.Blocks:
         wiring.connect_sharing(page, share, rail, view, last, history)
         wiring.connect_sweep(sweeps, rail, view, grid, last)
         page.unload(act.leave)
-    return page.queue(max_size=QUEUE_LIMIT, default_concurrency_limit=4)
+    return page.queue(max_size=QUEUE_LIMIT, default_concurrency_limit=4, api_open=False)
 
 
 def compare_tab(act: Handlers, settings: dict[str, Any], example: Saved | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ DEADLINE = 600.0
 """Seconds a request may take once it has begun."""
 KEEP = 6 * 3600.0
 """Seconds for which pictures stay on the server."""
+KEEP_BYTES = 2_000_000_000
+"""Space for pictures; beyond it the oldest go earlier."""
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: Gradio hashes what it keeps
@@ -110,8 +112,11 @@ class Runner:
         outline = self.offer.outline(self.offer.name_of(request.backbone))
         return plan_for(request, outline.spec, outline.schedule, outline.latent_size)
 
-    def run(self, request: GenerateRequest, visitor: str) -> Iterator[Event]:
-        """The session's events, until `stop(visitor)` or the deadline; raises Cancelled or RequestError."""
+    def run(self, request: GenerateRequest, visitor: str, until: float | None = None) -> Generator[Event]:
+        """The session's events, until `stop(visitor)` or the deadline; raises Cancelled or RequestError.
+
+        until: the deadline (time.monotonic) where this is a part of a longer request.
+        """
         cancel = self._cancels[visitor] = threading.Event()
         late = threading.Event()
 
@@ -119,7 +124,8 @@ class Runner:
             late.set()
             cancel.set()
 
-        timer = threading.Timer(self.deadline, expire)
+        left = self.deadline if until is None else max(0.0, until - time.monotonic())
+        timer = threading.Timer(left, expire)
         timer.daemon = True
         timer.start()
         try:
@@ -144,7 +150,7 @@ class Runner:
 
     def save(self, done: Done) -> Saved:
         """Write the pictures as PNG files with the settings inside; removes what has become old."""
-        self._prune()
+        self.prune()
         info = done.as_dict()
         folder = self.folder / uuid.uuid4().hex
         words = re.sub(r"[^a-z0-9]+", "-", done.request.prompt.lower()).strip("-")[:40] or "picture"
@@ -159,11 +165,29 @@ class Runner:
         """What was saved under an id, if it is still there."""
         return stored(self.folder / id) if re.fullmatch(r"[0-9a-f]{32}", id) else None
 
-    def _prune(self) -> None:
-        old = time.time() - KEEP
-        for folder in self.folder.glob("*"):
-            if folder.stat().st_mtime < old:
+    def prune(self) -> None:
+        """Remove what is older than KEEP, and the oldest while all together are larger than KEEP_BYTES."""
+        room, old = KEEP_BYTES, time.time() - KEEP
+        for folder in sorted(self.folder.glob("*"), key=modified, reverse=True):
+            room -= sum(size(file) for file in folder.glob("*"))
+            if modified(folder) < old or room < 0:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def modified(path: Path) -> float:
+    """When a file was last changed; 0 when another request removed it meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def size(path: Path) -> int:
+    """Bytes of a file; 0 when another request removed it meanwhile."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def stored(folder: Path) -> Saved | None:

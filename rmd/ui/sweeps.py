@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -68,10 +69,10 @@ class Sweeps:
             checked = self.runner.request({**settings, "steps": 1, "switch": 0})
             grid = resumed(grid, checked, pairs(steps))
             missing = [pair for pair in grid.wanted if pair not in grid.saved]
-            visitor = visitor_of(request)
+            visitor, until = visitor_of(request), time.monotonic() + self.runner.deadline
             busy = gr.update(interactive=True)
             yield table(grid, next(iter(missing), None)), views.status(progress(grid)), *files, busy, grid
-            for cell in sweep(lambda r: self.runner.run(r, visitor), checked, missing):
+            for cell in sweep(lambda r: self.runner.run(r, visitor, until), checked, missing):
                 self.add(grid, cell)
                 following = next((pair for pair in missing if pair not in grid.cells), None)
                 yield table(grid, following), views.status(progress(grid)), *files, busy, grid

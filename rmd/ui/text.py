@@ -40,13 +40,20 @@ QUEUED = "In the queue …"
 LOADING = "Reading the model from disk and warming it up …"
 WAITING = "Another picture is being made; yours is next …"
 STOPPED = "Stopped."
+FAILED = "That did not work"
+TOO_MANY = "You have asked for many pictures in a short time; please wait {seconds} seconds and try again."
 NOTHING_TO_STOP = "Nothing is running."
+TOO_FEW = (
+    "{name} takes {needed} values in “data”, but {given} came. It is easier with names: "
+    'post {{"prompt": "a fox"}} to call/v2/{name}.'
+)
+NOT_UNDERSTOOD = "This request cannot be understood; the page behind “Use via API” shows what can be asked and how."
 UNEXPECTED = "Something went wrong inside the app. The server's log has the details; please try again."
 NO_SETTINGS = "This file holds no settings of this app; choose a PNG that was saved here."
 OTHER_MODEL = "The settings are for a model that is not offered here: {name}."
 STORED = "A stored example, made earlier on {device}. Press Generate to make your own."
 NO_MODEL = "No model can be used here yet. Start the app with --backbone FOLDER, or train the bundled one."
-TOO_LONG = "The request took longer than {seconds} seconds and was stopped; choose fewer teacher steps."
+TOO_LONG = "The request took longer than {seconds} seconds and was stopped; choose fewer steps or pictures."
 NOT_COUNTED = "Loading, warm-up and previews are not counted."
 
 SCHEDULE = "How the steps are spent"
