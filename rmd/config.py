@@ -52,6 +52,8 @@ class BackboneSpec:
     """Pictures in a result; 1 is a picture, more are a clip."""
     fps: int = 16
     """Frames per second of a clip."""
+    shift: float | None = None
+    """Timestep shift at the high size; None takes the scheduler's own. Flow backbones only."""
 
     def __post_init__(self) -> None:
         for name, size in (("high", self.high), ("low", self.low)):
@@ -63,6 +65,8 @@ class BackboneSpec:
             raise RequestError(f"low must not be larger than high, {shown(self.high)}, not {shown(self.low)}.")
         whole("frames", self.frames, 1, MAX_FRAMES)
         whole("fps", self.fps, 1, 120)
+        if self.shift is not None:
+            real("shift", self.shift, 0.1, 20)
         whole("teacher_steps", self.teacher_steps, *TEACHER_STEPS)
         real("guidance", self.guidance, *GUIDANCE)
         whole("default_switch", self.default_switch, 0, whole("default_steps", self.default_steps, 1, MAX_STEPS))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 from PIL import Image
@@ -20,6 +21,33 @@ OnTeacherStep = Callable[[int, Tensor, float], None]
 raising from it stops the pipeline."""
 
 
+@dataclass(frozen=True)
+class Grid:
+    """How pixels become latent cells.
+
+    cell: pixels per cell, both ways. multiple: cells that the network's patches need. temporal: frames per latent
+    frame after the first, which has its own; None for pictures.
+    """
+
+    cell: int
+    multiple: int = 1
+    temporal: int | None = None
+
+    def latent_size(self, pixels: tuple[int, int], frames: int) -> tuple[int, ...]:
+        """(H, W) or (F, H, W) in cells; raises ValueError for sizes that do not divide."""
+        step = self.cell * self.multiple
+        if any(side <= 0 or side % step for side in pixels):
+            raise ValueError(f"sizes must be multiples of {step} px, not {pixels}")
+        size = pixels[0] // self.cell, pixels[1] // self.cell
+        if self.temporal is None:
+            if frames != 1:
+                raise ValueError(f"frames must be 1 for a pipeline of pictures, not {frames}")
+            return size
+        if (frames - 1) % self.temporal:
+            raise ValueError(f"frames must be one more than a multiple of {self.temporal}, not {frames}")
+        return 1 + (frames - 1) // self.temporal, *size
+
+
 class Backbone(Protocol):
     """A loaded pipeline with one denoising network in use: the teacher's own or a student's."""
 
@@ -28,6 +56,10 @@ class Backbone(Protocol):
     prediction: PredictionType
     channels: int
     """Latent channels C."""
+    component: ClassVar[str]
+    """What the denoising network is called in the pipeline's folder: "unet" or "transformer"."""
+    channels_last: ClassVar[bool]
+    """Whether networks run faster in that memory format."""
 
     @property
     def device(self) -> torch.device: ...
@@ -50,6 +82,10 @@ class Backbone(Protocol):
 
     def encode(self, prompts: list[str]) -> Conditioning:
         """Text → conditioning, one row per prompt; "" is the unconditional one."""
+        ...
+
+    def release_text_encoders(self) -> None:
+        """Free the memory of the text encoders; the next `encode` reads them from disk again."""
         ...
 
     def predict(self, x: Tensor, t: Time, conditioning: Conditioning) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rmd.backbones.loading import BACKBONE_CARD, STUDENT_CARD, pipeline_class, read_json
+from rmd.backbones.folders import BACKBONE_CARD, STUDENT_CARD, adapter_of, read_json
 from rmd.config import NO_STUDENT, RequestError
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
@@ -57,7 +57,7 @@ def status(entry: Entry) -> Status:
     size = sum(f.stat().st_size for d in (entry.folder, entry.student) for f in d.rglob("*") if f.is_file()) / 1e6
     distilled = (entry.student / STUDENT_CARD).is_file()
     try:
-        pipeline_class(entry.folder)
+        adapter_of(entry.folder)
         if (entry.folder / BACKBONE_CARD).is_file():
             read_json(entry.folder / BACKBONE_CARD)
     except RequestError as error:

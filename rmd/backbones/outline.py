@@ -5,26 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers import EulerDiscreteScheduler
-
+from rmd.backbones.base import Grid
 from rmd.backbones.catalog import Entry, student_folder
-from rmd.backbones.loading import pipeline_class, read_json, read_spec, read_student
-from rmd.config import BackboneSpec, StudentSpec
-from rmd.schedule import NoiseSchedule, VPSchedule
+from rmd.backbones.folders import adapter_of, first_line, read_config, read_spec, read_student
+from rmd.config import BackboneSpec, RequestError, StudentSpec
+from rmd.schedule import NoiseSchedule
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A backbone as its cards and configurations describe it. cell: pixels per latent cell."""
+    """A backbone as its cards and configurations describe it."""
 
     entry: Entry
     spec: BackboneSpec
     card: StudentSpec | None
     schedule: NoiseSchedule
-    cell: int
+    grid: Grid
+
+    @property
+    def cell(self) -> int:
+        """Pixels per latent cell."""
+        return self.grid.cell
 
     def latent_size(self, pixels: tuple[int, int]) -> tuple[int, ...]:
-        return pixels[0] // self.cell, pixels[1] // self.cell
+        """As `Backbone.latent_size`."""
+        return self.grid.latent_size(pixels, self.spec.frames)
 
     def defaults(self) -> dict[str, Any]:
         """The settings to begin with: the student's where there is one, else the backbone's."""
@@ -51,10 +56,13 @@ def read_outline(entry: Entry, student: str | None = None) -> Outline:
 
     Raises RequestError when they are missing or damaged.
     """
-    pipeline_class(entry.folder)
+    adapter = adapter_of(entry.folder)
     spec, _ = read_spec(entry.folder, entry.id)
-    scheduler: Any = EulerDiscreteScheduler.from_config(read_json(entry.folder / "scheduler" / "scheduler_config.json"))
-    blocks = read_json(entry.folder / "vae" / "config.json").get("block_out_channels", [0] * 4)
+    network, vae, scheduler = (read_config(entry.folder, n) for n in (adapter.component, "vae", "scheduler"))
     folder = student_folder(entry, student)
     card = read_student(folder) if folder else None
-    return Outline(entry, spec, card, VPSchedule(scheduler.alphas_cumprod), 2 ** (len(blocks) - 1))
+    try:
+        schedule = adapter.schedule_of(scheduler, spec.shift)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"{entry.folder} does not fit: {first_line(error)}") from error
+    return Outline(entry, spec, card, schedule, adapter.grid_of(vae, network))

@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
-from rmd.backbones.loading import BACKBONE_CARD, STUDENT_CARD
+from rmd.backbones.folders import BACKBONE_CARD, STUDENT_CARD
 from rmd.config import BackboneSpec
 from rmd.train import emoji
 

@@ -1,0 +1,230 @@
+"""What the adapters of all pipeline classes share: everything but how a class encodes, predicts and decodes."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+from torch import Tensor, nn
+
+from rmd.backbones.base import Conditioning, Grid, OnTeacherStep
+from rmd.config import BackboneSpec
+from rmd.schedule import FlowSchedule, NoiseSchedule, PredictionType, Time
+
+Config = Mapping[str, Any]
+"""A component's configuration as its JSON file has it."""
+
+
+class PipelineBackbone:
+    """See `rmd.backbones.base.Backbone`. folder: where the pipeline came from, to read text encoders again.
+
+    Subclasses say how their class works. What does not need weights are class methods on configurations, so that
+    a folder's outline tells the same as the loaded backbone.
+    """
+
+    component: ClassVar[str]
+    """The denoising network's name in the pipeline and its folder: "unet" or "transformer"."""
+    channels_last: ClassVar[bool]
+    """Whether network and autoencoder are convolutional enough to run faster so."""
+    defaults: ClassVar[dict[str, Any]]
+    """Settings of a folder without a card."""
+    prediction: PredictionType
+
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        pipe: DiffusionPipeline,
+        rgb_factors: Tensor | None = None,
+        folder: Path | None = None,
+    ):
+        self.spec = spec
+        self.pipe: Any = pipe  # diffusers' annotations are narrower than what it takes
+        self.folder = folder
+        self.rgb_factors = rgb_factors
+        self._network: Any = getattr(pipe, self.component)
+        self.dtype: torch.dtype = self._network.dtype
+        self.channels: int = self._network.config["in_channels"]
+        self.grid = self.grid_of(self.pipe.vae.config, self._network.config)
+        self.schedule = self.schedule_of(self.pipe.scheduler.config, spec.shift)
+        self.encoder_dtypes = {name: getattr(pipe, name).dtype for name in self.text_encoders()}
+        pipe.set_progress_bar_config(disable=True)
+
+    @classmethod
+    def grid_of(cls, vae: Config, network: Config) -> Grid:
+        """How pixels become latent cells."""
+        raise NotImplementedError
+
+    @classmethod
+    def schedule_of(cls, scheduler: Config, shift: float | None) -> NoiseSchedule:
+        """The noise schedule of a scheduler's configuration; `shift` replaces its own. ValueError: unsuitable."""
+        raise NotImplementedError
+
+    @classmethod
+    def sizes_of(cls, network: Config, grid: Grid) -> dict[str, Any]:
+        """`high` and `low` for a folder without a card."""
+        side = int(network.get("sample_size", 128)) * grid.cell
+        return {"high": (side, side), "low": (side // 2, side // 2)}
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes, wherever its weights wait."""
+        return self.pipe._execution_device
+
+    @property
+    def network(self) -> nn.Module:
+        return self._network
+
+    def with_network(self, network: nn.Module) -> Any:
+        other = copy.copy(self)
+        other._network = network
+        return other
+
+    def latent_size(self, pixels: tuple[int, int]) -> tuple[int, ...]:
+        return self.grid.latent_size(pixels, self.spec.frames)
+
+    def text_encoders(self) -> list[str]:
+        """The names of the pipeline's text encoders that are in memory."""
+        names = ("text_encoder", "text_encoder_2", "text_encoder_3")
+        return [name for name in names if getattr(self.pipe, name, None) is not None]
+
+    def release_text_encoders(self) -> None:
+        """Forget the text encoders, often the largest part; the next `encode` reads them again."""
+        if self.folder is None:
+            return
+        for name in self.text_encoders():
+            self.pipe.register_modules(**{name: None})
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def encode(self, prompts: list[str]) -> Conditioning:
+        device = self.device
+        for name in set(self.encoder_dtypes) - set(self.text_encoders()):
+            assert self.folder is not None
+            library, kind = DiffusionPipeline.load_config(self.folder)[name]
+            made = getattr(importlib.import_module(library), kind).from_pretrained(
+                self.folder / name, dtype=self.encoder_dtypes[name], use_safetensors=True, local_files_only=True
+            )
+            self.pipe.register_modules(**{name: made.to(device).eval()})
+        return self._encode(prompts, device)
+
+    def _encode(self, prompts: list[str], device: torch.device) -> Conditioning:
+        raise NotImplementedError
+
+    def predict(self, x: Tensor, t: Time, conditioning: Conditioning) -> Tensor:
+        raise NotImplementedError
+
+    def pixels(self, latents: Tensor) -> Tensor:
+        vae = self.pipe.vae
+        scaled = self.unscaled(latents).to(vae.dtype)
+        if self.channels_last:
+            scaled = scaled.to(memory_format=torch.channels_last)
+        return vae.decode(scaled, return_dict=False)[0].float().clamp(-1, 1)
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """Latents as the autoencoder takes them, by its scaling and shift factors."""
+        config = self.pipe.vae.config
+        return latents / config["scaling_factor"] + (config.get("shift_factor") or 0)
+
+    def decode(self, latents: Tensor) -> list[tuple[Image.Image, ...]]:
+        pixels = self.pixels(latents)
+        clips = pixels if pixels.ndim == 5 else pixels[:, :, None]
+        return [tuple(picture(frame) for frame in clip.unbind(dim=1)) for clip in clips]
+
+    def preview(self, latents: Tensor) -> Image.Image:
+        first = latents[0].float().cpu()
+        first = first if first.ndim == 3 else first[:, 0]
+        factors = self.rgb_factors
+        if factors is None:  # no fitted map: show the first three channels
+            rgb = first[:3] / 6 + 0.5
+        else:
+            rgb = torch.einsum("rc,chw->rhw", factors[:, :-1], first) + factors[:, -1, None, None]
+        return picture(rgb * 2 - 1)
+
+    def teacher(
+        self,
+        positive: Conditioning,
+        negative: Conditioning,
+        noise: Tensor,
+        steps: int,
+        guidance: float,
+        on_step: OnTeacherStep,
+    ) -> Tensor:
+        def after(pipe: Any, index: int, timestep: Tensor, values: dict[str, Any]) -> dict[str, Any]:
+            sigma = pipe.scheduler.sigmas[index + 1].to(values["latents"].device)
+            on_step(index, *self.standing(values["latents"], sigma, 1 - (index + 1) / steps))
+            return {}
+
+        size = {"height": noise.shape[-2] * self.grid.cell, "width": noise.shape[-1] * self.grid.cell}
+        if noise.ndim == 5:
+            size["num_frames"] = self.spec.frames
+        out = self.pipe(
+            **self.prompt_arguments(positive, negative),
+            **size,
+            latents=noise.to(self.dtype if noise.ndim == 4 else torch.float32),
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            output_type="latent",
+            return_dict=False,
+            callback_on_step_end=after,
+        )
+        return out[0].float()
+
+    def prompt_arguments(self, positive: Conditioning, negative: Conditioning) -> dict[str, Tensor]:
+        """Conditioning by the names of the pipeline's call."""
+        named = {"prompt_embeds": positive["embeds"], "negative_prompt_embeds": negative["embeds"]}
+        if "pooled" in positive:
+            named["pooled_prompt_embeds"] = positive["pooled"]
+            named["negative_pooled_prompt_embeds"] = negative["pooled"]
+        return named
+
+    def standing(self, latents: Tensor, sigma: Tensor, share: float) -> tuple[Tensor, float]:
+        """The pipeline's latent in the convention of the schedule, and the time it stands at.
+
+        sigma: the scheduler's noise level after the step. share: what is left of the steps.
+        """
+        sigma = sigma.double().cpu()
+        return latents, float(self.schedule.time_at(torch.log(sigma) - torch.log1p(-sigma)))
+
+
+class FlowBackbone(PipelineBackbone):
+    """Pipelines of rectified flows."""
+
+    prediction: PredictionType = "flow_prediction"
+
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        pipe: DiffusionPipeline,
+        rgb_factors: Tensor | None = None,
+        folder: Path | None = None,
+    ):
+        if spec.shift is not None:  # the teacher's shift follows the size as well
+            old: Any = pipe.scheduler
+            name = "flow_shift" if "flow_shift" in old.config else "shift"
+            pipe.scheduler = type(old).from_config(old.config, **{name: spec.shift})
+        super().__init__(spec, pipe, rgb_factors, folder)
+
+    @classmethod
+    def schedule_of(cls, scheduler: Config, shift: float | None) -> FlowSchedule:
+        kind = str(scheduler.get("_class_name"))
+        if kind == "FlowMatchEulerDiscreteScheduler" and not scheduler.get("use_dynamic_shifting"):
+            own = scheduler.get("shift", 1.0)
+        elif scheduler.get("use_flow_sigmas") and scheduler.get("prediction_type") == "flow_prediction":
+            own = scheduler.get("flow_shift", 1.0)
+        else:
+            raise ValueError(f"its scheduler, a {kind}, is not one of a flow with a fixed timestep shift")
+        return FlowSchedule(float(own if shift is None else shift), int(scheduler.get("num_train_timesteps", 1000)))
+
+
+def picture(rgb: Tensor) -> Image.Image:
+    """(3, H, W) in [−1, 1] → a picture."""
+    pixels = ((rgb / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
+    return Image.fromarray(pixels.contiguous().cpu().numpy())

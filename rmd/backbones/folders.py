@@ -1,0 +1,101 @@
+"""What folders of backbones and students say of themselves: their cards and configurations, without any weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rmd.backbones.adapter import PipelineBackbone
+from rmd.backbones.sd3 import SD3Backbone
+from rmd.backbones.sdxl import SDXLBackbone
+from rmd.backbones.wan import WanBackbone
+from rmd.config import BackboneSpec, RequestError, StudentSpec
+
+BACKBONE_CARD = "backbone.json"
+STUDENT_CARD = "rmd.json"
+ADAPTERS: dict[str, type[PipelineBackbone]] = {
+    "StableDiffusionXLPipeline": SDXLBackbone,
+    "StableDiffusion3Pipeline": SD3Backbone,
+    "WanPipeline": WanBackbone,
+}
+"""The adapter of every pipeline class that is supported, by the `_class_name` in model_index.json."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; raises RequestError naming the file."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(data, dict):
+        raise RequestError(f"{path} must hold one JSON object.")
+    return data
+
+
+def read_config(folder: Path, component: str) -> dict[str, Any]:
+    """The configuration of a pipeline's component; raises RequestError naming the file."""
+    name = "scheduler_config.json" if component == "scheduler" else "config.json"
+    return read_json(folder / component / name)
+
+
+def pipeline_class(folder: Path) -> str:
+    """The `_class_name` of a diffusers folder; raises RequestError when it is none."""
+    if not folder.is_dir():
+        raise RequestError(f"There is no folder {folder}; give a backbone id or a folder in diffusers format.")
+    if not (folder / "model_index.json").is_file():
+        raise RequestError(f"{folder} is not a diffusers pipeline: model_index.json is missing.")
+    return str(read_json(folder / "model_index.json").get("_class_name"))
+
+
+def adapter_of(folder: Path) -> type[PipelineBackbone]:
+    """The adapter for a folder's class; raises RequestError for a folder that is none or of another class."""
+    name = pipeline_class(folder)
+    if name not in ADAPTERS:
+        raise RequestError(f"{folder} holds a {name}; supported are folders of {', '.join(ADAPTERS)}.")
+    return ADAPTERS[name]
+
+
+def read_spec(folder: Path, id: str) -> tuple[BackboneSpec, Tensor | None]:
+    """The backbone's card and its latent→RGB map (3, C + 1); defaults for a folder without a card."""
+    if not (folder / BACKBONE_CARD).is_file():
+        adapter = adapter_of(folder)
+        network = read_config(folder, adapter.component)
+        sizes = adapter.sizes_of(network, adapter.grid_of(read_config(folder, "vae"), network))
+        licence = "see the folder"
+        return BackboneSpec(
+            id=id, name=folder.name, teacher_steps=50, licence=licence, **sizes, **adapter.defaults
+        ), None
+    card = read_json(folder / BACKBONE_CARD)
+    try:
+        factors = card.pop("rgb_factors", None)
+        return spec_from(card, id), None if factors is None else torch.tensor(factors, dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"{folder / BACKBONE_CARD} does not fit: {first_line(error)}") from error
+
+
+def spec_from(card: dict[str, Any], id: str) -> BackboneSpec:
+    """A spec from plain values; raises TypeError or ValueError for what does not fit."""
+    tuples = {name: tuple(card.get(name, ())) for name in ("high", "low", "known_words", "colours")}
+    return BackboneSpec(id=id, **{**card, **tuples})
+
+
+def read_student(folder: Path) -> StudentSpec:
+    """The card of a student folder, without loading its weights."""
+    if not (folder / STUDENT_CARD).is_file():
+        raise RequestError(f"{folder} is not a student: {STUDENT_CARD} is missing.")
+    card = read_json(folder / STUDENT_CARD)
+    try:
+        return StudentSpec(**card)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"{folder / STUDENT_CARD} does not fit: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """An exception's words as the end of a sentence."""
+    lines = str(error).strip().splitlines()
+    line = lines[0] if lines else type(error).__name__
+    return (line if len(line) <= 200 else line[:199] + "…").rstrip(".") + "."

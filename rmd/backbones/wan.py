@@ -1,0 +1,66 @@
+"""The adapter for `WanPipeline` with one transformer: Wan2.1 text to video and the bundled video model."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from rmd.backbones.adapter import Config, FlowBackbone
+from rmd.backbones.base import Conditioning, Grid
+from rmd.schedule import Time
+
+LENGTH = 512
+"""Tokens per prompt, the pipeline's own default; a tokenizer for shorter ones says so in `model_max_length`."""
+PIPELINE_STEP = 16
+"""The pipeline takes only sides that are multiples of this, whatever its autoencoder."""
+
+
+class WanBackbone(FlowBackbone):
+    """See `rmd.backbones.base.Backbone`."""
+
+    component = "transformer"
+    channels_last = False
+    defaults: ClassVar[dict[str, Any]] = {
+        "guidance": 5.0, "default_steps": 6, "default_switch": 3, "frames": 81, "fps": 16,
+    }  # fmt: skip
+
+    def __init__(self, *arguments: Any, **named: Any):
+        super().__init__(*arguments, **named)
+        if self.pipe.transformer_2 is not None or self.pipe.config.expand_timesteps:
+            raise ValueError("it is one of Wan2.2's kinds, of which none is supported")
+        self.length = min(LENGTH, self.pipe.tokenizer.model_max_length)
+
+    @classmethod
+    def grid_of(cls, vae: Config, network: Config) -> Grid:
+        cell, patch = int(vae.get("scale_factor_spatial", 8)), network.get("patch_size", (1, 2, 2))
+        step = math.lcm(PIPELINE_STEP, cell * int(patch[1]), cell * int(patch[2]))
+        return Grid(cell, step // cell, int(vae.get("scale_factor_temporal", 4)))
+
+    @classmethod
+    def sizes_of(cls, network: Config, grid: Grid) -> dict[str, Any]:
+        return {"high": (480, 832), "low": (272, 480)}
+
+    def _encode(self, prompts: list[str], device: torch.device) -> Conditioning:
+        embeds, _ = self.pipe.encode_prompt(
+            prompts, do_classifier_free_guidance=False, max_sequence_length=self.length, device=device
+        )
+        return {"embeds": embeds.to(self.dtype)}
+
+    def predict(self, x: Tensor, t: Time, conditioning: Conditioning) -> Tensor:
+        return self._network(
+            hidden_states=x.to(self.dtype),
+            timestep=self.schedule.timestep(t).to(x.device).expand(len(x)),
+            encoder_hidden_states=conditioning["embeds"],
+            return_dict=False,
+        )[0]
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        config = self.pipe.vae.config
+        mean, std = (
+            torch.tensor(config[name], device=latents.device).view(1, -1, 1, 1, 1)
+            for name in ("latents_mean", "latents_std")
+        )
+        return latents * std + mean
