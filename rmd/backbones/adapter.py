@@ -108,7 +108,8 @@ class PipelineBackbone:
         device = self.device
         for name in set(self.encoder_dtypes) - set(self.text_encoders()):
             assert self.folder is not None
-            library, kind = DiffusionPipeline.load_config(self.folder)[name]
+            index: Any = DiffusionPipeline.load_config(self.folder)
+            library, kind = index[name]
             made = getattr(importlib.import_module(library), kind).from_pretrained(
                 self.folder / name, dtype=self.encoder_dtypes[name], use_safetensors=True, local_files_only=True
             )
