@@ -18,16 +18,20 @@ from rmd.config import BackboneSpec
 from rmd.train import emoji
 
 LICENCE = "apache-2.0 (weights), trained on MIT-licensed pictures"
-HIGH, LOW, GUIDANCE = (256, 256), (128, 128), 3.5
+HIGH, LOW, GUIDANCE = (256, 256), (128, 128), 2.0
 HISTORY = "training.json"
 
 
 def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a temporary folder beside `target` and put it in its place."""
+    """Fill a temporary folder beside `target` and put it in its place, without the paths it was loaded from."""
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     fill(partial)
+    for path in partial.rglob("config.json"):  # diffusers notes where each part came from
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
 

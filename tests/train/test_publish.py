@@ -1,0 +1,35 @@
+"""Published folders replace the old ones whole and say nothing of the machine that made them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rmd.train.publish import replace_folder
+
+
+def test_a_folder_is_replaced_whole_and_forgets_where_its_parts_came_from(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    (target / "unet").mkdir(parents=True)
+    (target / "unet" / "old.txt").write_text("old")
+
+    def fill(folder: Path) -> None:
+        (folder / "unet").mkdir()
+        (folder / "unet" / "config.json").write_text(json.dumps({"_name_or_path": str(tmp_path), "in_channels": 4}))
+
+    replace_folder(target, fill)
+    assert not (target / "unet" / "old.txt").exists()
+    assert json.loads((target / "unet" / "config.json").read_text()) == {"in_channels": 4}
+
+
+def test_a_failed_publication_keeps_the_old_folder(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "card.json").write_text("{}")
+
+    def fill(folder: Path) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        replace_folder(target, fill)
+    assert (target / "card.json").exists()
