@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c requirements.lock
 
-.PHONY: demo test test-slow lint types format bench browser install install-dev
+.PHONY: demo test test-slow lint types format bench examples browser install install-dev
 
 demo: .venv/.installed
 	$(BIN)/python app.py
@@ -27,6 +27,14 @@ format: .venv/.installed-dev
 
 bench: .venv/.installed
 	$(BIN)/python -m rmd bench
+
+# The stored results the page shows; make them again after new weights, on a machine that does nothing else.
+EXAMPLE = $(BIN)/python -m rmd generate --out assets/examples/$(1) --steps $(2) --switch $(3) --seed $(4) --prompt $(5)
+examples: .venv/.installed
+	$(call EXAMPLE,1-fox,4,2,7,"a fox on a light blue background")
+	$(call EXAMPLE,2-rocket,2,1,3,"a rocket on a black background")
+	$(call EXAMPLE,3-strawberry,6,3,11,"a strawberry on a pink background")
+	$(call EXAMPLE,4-penguin,3,2,5,"a penguin on a white background")
 
 # The browser test uses the system's chromium and is skipped without one.
 browser:

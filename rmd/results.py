@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from rmd.config import GenerateRequest, RequestError, StudentSpec
+from rmd.hardware import describe
 from rmd.plan import CascadePlan
 
 
@@ -103,6 +104,7 @@ class Done:
             "timings": {k: {**o.timings.as_dict(), "nfe": o.nfe} for k, o in sides.items() if o},
             "speedup": self.speedup,
             "device": self.device,
+            "hardware": describe(self.device),
             "dtype": self.dtype,
         }
 

@@ -8,17 +8,17 @@ from typing import Any
 import gradio as gr
 
 from rmd.plan import MAX_STEPS
-from rmd.ui import controls, sharing, text, views, wiring
+from rmd.ui import controls, examples, sharing, text, views, wiring
 from rmd.ui.api import Api
+from rmd.ui.examples import Examples
 from rmd.ui.handlers import Handlers
 from rmd.ui.models import models_html
-from rmd.ui.runner import KEEP, Runner, Saved, stored
+from rmd.ui.pairs import Pairs
+from rmd.ui.runner import KEEP, Runner, Saved
 from rmd.ui.sharing import Sharing
 from rmd.ui.stage import complete
 from rmd.ui.sweeps import Sweeps
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
-"""Folders that `python -m rmd generate --out` wrote; the first is on the stage when the page opens."""
 QUEUE_LIMIT = 24
 
 
@@ -26,9 +26,11 @@ def build(runner: Runner) -> gr.Blocks:
     """The whole app, ready to launch."""
     offer = runner.offer
     outline = offer.outline(offer.default) if offer.default else None
-    example = next((saved for folder in sorted(EXAMPLES.glob("*")) if (saved := stored(folder))), None)
+    ready = examples.load(offer)
+    example = ready[0] if ready else None
     with gr.Blocks(title="RMD", fill_width=True, analytics_enabled=False, delete_cache=(3600, int(KEEP))) as page:
         act, share, sweeps = Handlers(runner), Sharing(runner), Sweeps(runner)
+        strip = Examples(share, offer, ready)
         # first, so that the name is free
         gr.api(Api(runner).generate, api_name="generate", **wiring.ACCELERATOR)
         views.block(views.head(), "head-row")
@@ -39,16 +41,18 @@ def build(runner: Runner) -> gr.Blocks:
         history = gr.BrowserState([], storage_key="rmd-history", secret="rmd")
         with gr.Row(elem_id="shell"):
             names = [(offer.outline(name).spec.name, name) for name in offer.usable]
-            rail = controls.rail(names, outline, example.info["request"]["prompt"] if example else None)
+            own = (
+                outline is not None and example is not None and example.info["request"]["backbone"] == outline.entry.id
+            )
+            rail = controls.rail(names, outline, example.info["request"]["prompt"] if own and example else None)
             settings = {name: component.value for name, component in rail.settings.items()}
             with gr.Column(elem_id="stage"), gr.Tabs() as tabs:
                 with gr.Tab("Compare", id="compare"):
-                    view = compare_tab(act, settings, example)
+                    view = compare_tab(act, strip, settings)
                 with gr.Tab("Sweep", id="sweep"):
                     grid = sweep_tab(sweeps, settings)
                 with gr.Tab("History", id="history"):
-                    views.block(f'<p class="note">{text.HISTORY_ABOUT}</p>', "history-about")
-                    view["history"] = views.buttons(sharing.history_html([]), "history")
+                    view |= history_tab()
                 with gr.Tab("Models", id="models"):
                     views.block(models_html(offer), "models")
                 with gr.Tab("About", id="about"):
@@ -57,16 +61,19 @@ def build(runner: Runner) -> gr.Blocks:
         wiring.connect_rail(page, act, rail, view)
         wiring.connect_generate(act, rail, view, last)
         wiring.connect_sharing(page, share, rail, view, last, history)
+        wiring.connect_pairs(Pairs(runner), view, history)
+        wiring.connect_examples(strip, rail, view, last)
         wiring.connect_sweep(sweeps, rail, view, grid, last)
         page.unload(act.leave)
     return page.queue(max_size=QUEUE_LIMIT, default_concurrency_limit=4, api_open=False)
 
 
-def compare_tab(act: Handlers, settings: dict[str, Any], example: Saved | None) -> dict[str, Any]:
+def compare_tab(act: Handlers, strip: Examples, settings: dict[str, Any]) -> dict[str, Any]:
     """The comparison, its verdict and its figures; returns the components by name."""
     view: dict[str, Any] = {}
+    example: Saved | None = strip.all[0] if strip.all else None
     info = example.info if example else None
-    words = text.STORED.format(device=info["device"]) if info else text.IDLE
+    words = strip.label(example) if example else text.IDLE
     with gr.Row(elem_id="duo"):
         with gr.Column(elem_id="pictures"):
             view["compare"] = views.compare(complete(example) if example else None)
@@ -77,6 +84,7 @@ def compare_tab(act: Handlers, settings: dict[str, Any], example: Saved | None) 
                 path = str(example.files[role]) if example and role in example.files else None
                 label = f"Save the {role}'s picture"
                 view[role] = gr.DownloadButton(label, path, interactive=path is not None, size="sm")
+    view["examples"] = views.buttons(strip.strip(), "examples")
     with gr.Row(elem_id="figures"):
         view["schedule"] = views.block(act.schedule(settings), "schedule")
         view["bars"] = views.block(views.bars(info), "bars")
@@ -86,6 +94,16 @@ def compare_tab(act: Handlers, settings: dict[str, Any], example: Saved | None) 
         view["link"] = gr.Textbox(label=text.LINK, interactive=False, buttons=["copy"], elem_id="link")
         view["load"] = gr.UploadButton(text.LOAD, file_types=[".png"], size="sm", elem_id="load")
     return view
+
+
+def history_tab() -> dict[str, Any]:
+    """The history and the comparison of two of its entries; returns the components by name."""
+    views.block(f'<p class="note">{text.HISTORY_ABOUT}</p>', "history-about")
+    with gr.Column(visible=False, elem_id="pair-block") as block:
+        pair = views.compare({}, "pair")
+        table = views.block("", "pair-table")
+    history = views.buttons(sharing.history_html([]), "history", "history.js")
+    return {"history": history, "pair-block": block, "pair": pair, "pair-table": table}
 
 
 def sweep_tab(sweeps: Sweeps, settings: dict[str, Any]) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from PIL import Image
 from rmd.config import GenerateRequest, RequestError
 from rmd.ui import text, views
 from rmd.ui.handlers import FIELDS, shown
+from rmd.ui.pairs import figures
 from rmd.ui.runner import Runner, Saved, settings_in
 
 KEPT = 24
 """Pictures in the history."""
-THUMBNAIL = 112
+THUMBNAIL = 160
 NUMBERS = ("steps", "switch", "seed", "teacher_steps")
 
 
@@ -84,6 +85,7 @@ class Sharing:
             "prompt": request["prompt"],
             "plan": f"{request['steps']} steps, {request['switch']} low",
             "speedup": views.times(speedup["end_to_end"]) if speedup else "",
+            "figures": figures(saved.info),
             "request": {**request, "backbone": self.runner.offer.name_of(request["backbone"])},
         }
 
@@ -114,7 +116,7 @@ def typed(given: dict[str, str]) -> dict[str, Any]:
 
 
 def history_html(entries: list[dict[str, Any]]) -> str:
-    """The history as a row of buttons. It comes from the browser, so all of it is escaped."""
+    """The history as cards, each to open or to mark for a comparison; it comes from the browser, so all is escaped."""
     if not entries:
         return '<p class="note">Nothing yet: your pictures will be listed here.</p>'
     buttons = []
@@ -123,7 +125,10 @@ def history_html(entries: list[dict[str, Any]]) -> str:
         picture, prompt, plan, speedup = words
         source = picture if picture.startswith("data:image/webp;base64,") else ""
         buttons.append(
-            f'<button type="button" data-index="{i}" title="{prompt}"><img src="{source}" alt="">'
+            f'<article><button type="button" class="open" data-index="{i}" title="{prompt}"><img src="{source}" alt="">'
             f"<b>{prompt}</b><span>{plan}</span><span>{speedup}</span></button>"
+            f'<button type="button" class="mark" data-mark="{i}" aria-pressed="false" '
+            f'aria-label="Compare: {prompt}, {plan}">Compare</button></article>'
         )
-    return f'<div class="history">{"".join(buttons)}</div>'
+    hint = f'<p class="note" role="status" data-none="{text.MARK_NONE}" data-one="{text.MARK_ONE}">{text.MARK_NONE}</p>'
+    return f'{hint}<div class="history">{"".join(buttons)}</div>'

@@ -74,11 +74,16 @@ def complete(saved: Saved) -> dict[str, Any]:
 
 
 def with_teacher_of(saved: Saved, last: Saved | None) -> Saved:
-    """A student-only result beside the teacher of an earlier one, where that teacher would come out the same."""
+    """A student-only result beside the teacher of an earlier one, where that teacher would come out the same.
+
+    A stored example lends its picture but not its time, which another machine may have taken.
+    """
     if last is None or "teacher" in saved.files or "teacher" not in last.files:
         return saved
     if any(saved.info["request"][name] != last.info["request"][name] for name in SAME_TEACHER):
         return saved
+    if last.info.get("stored"):
+        return Saved(saved.info, {**saved.files, "teacher": last.files["teacher"]})
     timings = {**saved.info["timings"], "teacher": last.info["timings"]["teacher"]}
     gains = {k: timings["teacher"][k] / timings["student"][k] for k in ("denoiser", "end_to_end")}
     info = {**saved.info, "timings": timings, "speedup": gains, "teacher_earlier": True}

@@ -23,14 +23,14 @@ from rmd.ui.style import static
 Side = dict[str, Any]
 
 
-def compare(value: dict[str, Any] | None) -> gr.HTML:
+def compare(value: dict[str, Any] | None, name: str = "compare") -> gr.HTML:
     """The compare view; its value is {student, teacher, ratio, busy}, see static/compare.js."""
     return gr.HTML(
         value=value or {"student": {"wait": text.STUDENT_HERE}, "teacher": {"wait": text.TEACHER_HERE}},
         html_template=static("compare.html"),
         js_on_load=static("compare.js"),
         apply_default_css=False,
-        elem_id="compare",
+        elem_id=name,
     )
 
 
@@ -44,9 +44,9 @@ def head() -> str:
     return f'<header id="head"><h1>{marks}{text.TITLE}</h1><p>{text.TAGLINE}</p></header>'
 
 
-def buttons(value: str, name: str) -> gr.HTML:
-    """HTML with buttons; a click on one triggers `select` with its data attributes."""
-    return gr.HTML(value, js_on_load=static("pick.js"), apply_default_css=False, elem_id=name)
+def buttons(value: str, name: str, script: str = "pick.js") -> gr.HTML:
+    """HTML with buttons; a click on one triggers `select` with its data attributes, unless `script` says otherwise."""
+    return gr.HTML(value, js_on_load=static(script), apply_default_css=False, elem_id=name)
 
 
 def chips_html(spec: BackboneSpec | None) -> str:
@@ -108,6 +108,8 @@ def kinds_of(plan: CascadePlan) -> list[str]:
 
 def finished(path: Path, info: dict[str, Any], role: str) -> Side:
     """One side of the compare view when its picture is complete."""
+    if role not in info["timings"]:  # only the picture was taken over, see `with_teacher_of`
+        return {"file": file_of(path), "sub": text.STORED_PICTURE}
     timings = info["timings"][role]
     side: Side = {"file": file_of(path), "sub": f"{steps_of(info, role)}, {duration(timings['end_to_end'])}"}
     if role == "student" and not info["distilled"]:
@@ -140,12 +142,13 @@ def speed(info: dict[str, Any] | None) -> str:
         "not distilled</span>"
     )
     student = info["timings"]["student"]
-    where = f"{escape(info['device'])}, {escape(info['dtype'])}"
+    when = "Stored, not measured now: made on" if info.get("stored") else "Measured once on"
+    where = f"{when} {escape(info.get('hardware', info['device']))}, {escape(info['dtype'])}"
     if not info["speedup"]:
         return (
             f'<section class="speed"><h3>Student</h3><div class="big">{duration(student["end_to_end"])}</div>'
             f'<p class="what">end to end, without a teacher to compare with</p>{badge}'
-            f'<p class="fine">Measured once on {where}. {text.NOT_COUNTED}</p></section>'
+            f'<p class="fine">{where}. {text.NOT_COUNTED}</p></section>'
         )
     teacher, gain = info["timings"]["teacher"], info["speedup"]
     earlier = " The teacher's time is from your last full run." if info.get("teacher_earlier") else ""
@@ -154,7 +157,7 @@ def speed(info: dict[str, Any] | None) -> str:
         f'<p class="what">end to end: {duration(student["end_to_end"])} instead of '
         f"{duration(teacher['end_to_end'])}</p>"
         f'<p class="second"><b>{times(gain["denoiser"])}</b> denoiser only</p>{badge}'
-        f'<p class="fine">Measured once on {where}.{earlier} {text.NOT_COUNTED}</p></section>'
+        f'<p class="fine">{where}.{earlier} {text.NOT_COUNTED}</p></section>'
     )
 
 
@@ -186,6 +189,7 @@ def table(info: dict[str, Any] | None) -> str:
     return (
         f'<div class="scroll"><table class="timings"><thead><tr><th></th>{head}</tr></thead><tbody>{body}'
         f"<tr><td>network evaluations (guidance counts twice)</td>{calls}</tr></tbody></table></div>"
-        f'<p class="note">{escape(info["student"])} · {escape(info["device"])}, {escape(info["dtype"])} · '
+        f'<p class="note">{escape(info["student"])} · {escape(info.get("hardware", info["device"]))}, '
+        f"{escape(info['dtype'])} · "
         f"{text.NOT_COUNTED}</p>"
     )

@@ -7,8 +7,10 @@ from typing import Any
 import gradio as gr
 
 from rmd.ui.controls import Rail
+from rmd.ui.examples import Examples
 from rmd.ui.guard import in_words
 from rmd.ui.handlers import Handlers
+from rmd.ui.pairs import Pairs
 from rmd.ui.sharing import Sharing
 from rmd.ui.sweeps import Sweeps
 
@@ -21,6 +23,7 @@ WITHIN_STEPS = "(steps, low) => ({ __type__: 'update', maximum: steps, value: Ma
 what was sent a moment before; `make_request` checks in any case."""
 REFUSABLE: dict[str, Any] = {**AT_ONCE, "queue": True}
 """For quick handlers that may refuse: only what went through the queue brings its message to the page."""
+GENTLY = "block: 'start', behavior: matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth'"
 SHOWN = ("compare", "speed", "bars", "table", "student", "teacher")
 """What changes with a result, before `last`; the order of `handlers.shown`."""
 
@@ -93,6 +96,20 @@ def connect_sharing(
     last.change(share.link, last, view["link"], **AT_ONCE)
     view["history"].select(in_words(share.reopen), history, [*result, *controls], **REFUSABLE).success(
         lambda: gr.Tabs(selected="compare"), None, view["tabs"], **AT_ONCE
+    )
+
+
+def connect_examples(strip: Examples, rail: Rail, view: dict[str, Any], last: gr.State) -> None:
+    """A stored result on the stage, its settings in the rail."""
+    result = [*(view[name] for name in SHOWN), last, view["status"]]
+    view["examples"].select(in_words(strip.picked), None, [*result, *rail.fields, rail.randomise], **REFUSABLE)
+
+
+def connect_pairs(pairs: Pairs, view: dict[str, Any], history: gr.BrowserState) -> None:
+    """Two marked entries of the history in one place."""
+    outputs = [view["pair-block"], view["pair"], view["pair-table"]]
+    view["history"].submit(in_words(pairs.compared), history, outputs, **REFUSABLE).success(
+        None, None, None, js=f"() => document.querySelector('#pair-block').scrollIntoView({{ {GENTLY} }})", **AT_ONCE
     )
 
 

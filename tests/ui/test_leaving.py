@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.ui.servers import Server, SlowSession, serving, wait_until
-from tests.ui.test_browser import CHROMIUM, FLAGS, PATIENCE, photograph
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (apt install chromium)")
-
+from tests.ui.browsing import PATIENCE, photograph
 
 @pytest.fixture(scope="module")
 def server(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -22,14 +19,6 @@ def server(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     session.pause = 0.2
     with serving(shutil.copytree(tiny_sdxl, place / "tiny"), place / "files", session) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 def generating(browser: Browser, url: str) -> Page:

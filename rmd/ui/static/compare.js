@@ -1,10 +1,20 @@
-/* The compare view. `value` is {student, teacher, ratio}, each side {src, preview, sub, wait, done, total, kinds}. */
+/* The compare view. `value` is {student, teacher, ratio, busy}, each side {name, src, preview, sub, wait, done, total,
+   kinds}: the left and the right picture, called Student and Teacher unless a name says otherwise. */
 const root = element.querySelector(".cmp");
 const view = root.querySelector(".cmp-view");
+const frames = [...root.querySelectorAll(".cmp-frame")];
 const handle = root.querySelector(".cmp-handle");
+const play = root.querySelector(".cmp-play");
 const modes = [...root.querySelectorAll("[data-set]")];
 const narrow = matchMedia("(max-width: 760px)").matches;
-const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+const HINTS = {
+  side: "Zoom with + and −, then drag or use the arrow keys: both pictures move together.",
+  slider: "Drag the line, or move it with the arrow keys.",
+  flicker: "Tap the picture or press the space bar to flip it by hand.",
+  difference: "Black where both agree; what differs is shown four times as strong.",
+};
+const names = { student: "Student", teacher: "Teacher" };
+let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 let mode = remembered() || (narrow ? "slider" : "side");
 let busy = false, at = 50, zoom = 1, pan = [0, 0], timer = 0;
 
@@ -20,44 +30,63 @@ function show() {
     button.setAttribute("aria-checked", on);
     button.tabIndex = on ? 0 : -1;
   }
-  clearInterval(timer);
+  root.querySelector(".cmp-hint span").textContent = HINTS[now];
   root.dataset.shown = "student";
-  label();
-  if (now === "flicker" && !calm) timer = setInterval(flip, 600);
+  run(playing);
 }
-function label() { root.querySelector(".cmp-now").textContent = root.dataset.shown === "teacher" ? "Teacher" : "Student"; }
-function flip() { root.dataset.shown = root.dataset.shown === "teacher" ? "student" : "teacher"; label(); }
+function run(on) {
+  playing = on;
+  clearInterval(timer);
+  if (playing && root.dataset.mode === "flicker") timer = setInterval(turn, 600);
+  play.textContent = playing ? "Pause" : "Play";
+  label();
+}
+function label() { root.querySelector(".cmp-now").textContent = names[root.dataset.shown]; }
+function turn() { root.dataset.shown = root.dataset.shown === "teacher" ? "student" : "teacher"; label(); }
+function flip() { run(false); turn(); }
 function choose(name) { mode = name; remember(name); show(); }
 
 function slide(to) {
   at = Math.min(100, Math.max(0, to));
   root.style.setProperty("--at", at + "%");
   handle.setAttribute("aria-valuenow", Math.round(at));
-  handle.setAttribute("aria-valuetext", Math.round(at) + " % student");
+  handle.setAttribute("aria-valuetext", Math.round(at) + " % " + names.student);
 }
-function magnify(to) {
+/* Enlarge; `around` (from the picture's middle, in px) stays where it is. */
+function magnify(to, around = [0, 0]) {
+  const before = zoom;
   zoom = Math.min(8, Math.max(1, to));
-  if (zoom === 1) pan = [0, 0];
+  if (zoom < 1.02) zoom = 1;
+  pan = pan.map((v, i) => around[i] - ((around[i] - v) * zoom) / before);
   root.style.setProperty("--zoom", zoom);
   move(0, 0);
   root.toggleAttribute("data-zoomed", zoom > 1);
   root.querySelector(".cmp-zoom output").textContent = Math.round(zoom * 100) + "%";
 }
 function move(dx, dy) {
-  const box = view.querySelector(".cmp-frame").getBoundingClientRect();
+  const box = frames[0].getBoundingClientRect();
   const limit = (size) => (size * (zoom - 1)) / 2;
   pan = [[pan[0] + dx, limit(box.width)], [pan[1] + dy, limit(box.height)]].map(([v, l]) => Math.max(-l, Math.min(l, v)));
   root.style.setProperty("--x", pan[0] + "px");
   root.style.setProperty("--y", pan[1] + "px");
 }
+/* A place on the screen as seen from the middle of the picture it lies on. */
+function seen(x, y) {
+  const boxes = frames.map((frame) => frame.getBoundingClientRect());
+  const box = boxes.find((b) => x >= b.left && x <= b.right && b.width) || boxes[0];
+  return [x - (box.left + box.right) / 2, y - (box.top + box.bottom) / 2];
+}
 
 function side(role, data) {
   const img = root.querySelector(".cmp-frame." + role + " img");
   const source = data && (data.file ? data.file.url : data.src);
+  names[role] = (data && data.name) || (role === "student" ? "Student" : "Teacher");
+  img.alt = names[role] + ": the picture";
   if (source) { if (img.getAttribute("src") !== source) img.src = source; } else img.removeAttribute("src");
   img.classList.toggle("preview", Boolean(data && data.preview));
   root.querySelector(".cmp-frame." + role + " .cmp-wait").textContent = (data && data.wait) || "";
   const caption = root.querySelector(".cmp-caption." + role);
+  caption.querySelector("b").textContent = names[role];
   caption.querySelector(".sub").textContent = (data && data.sub) || "";
   caption.querySelector(".pips").replaceChildren(...pips(data));
   return Boolean(source);
@@ -83,21 +112,31 @@ function update() {
   root.style.setProperty("--ratio", value.ratio || 1);
   const student = side("student", value.student), teacher = side("teacher", value.teacher);
   root.dataset.have = student && teacher ? "both" : student ? "student" : "none";
+  handle.setAttribute("aria-label", `Dividing line: ${names.student} left, ${names.teacher} right`);
+  view.setAttribute("aria-label", `${names.student} and ${names.teacher}`);
+  slide(at);
+  label();
   if (busy !== Boolean(value.busy)) { busy = Boolean(value.busy); show(); }
 }
 
 for (const button of modes) button.addEventListener("click", () => choose(button.dataset.set));
 for (const button of root.querySelectorAll("[data-zoom]"))
   button.addEventListener("click", () => magnify(zoom * (button.dataset.zoom > 0 ? 1.5 : 1 / 1.5)));
+play.addEventListener("click", () => run(!playing));
+
 root.addEventListener("keydown", (event) => {
-  const index = modes.indexOf(document.activeElement);
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const focus = document.activeElement, index = modes.indexOf(focus);
   const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
+  const far = { ArrowRight: [-1, 0], ArrowLeft: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
   if (/^[1-4]$/.test(event.key)) choose(modes[event.key - 1].dataset.set);
   else if (event.key === "+" || event.key === "=") magnify(zoom * 1.5);
   else if (event.key === "-") magnify(zoom / 1.5);
-  else if (event.key === " " && mode === "flicker") flip();
-  else if (document.activeElement === handle && step) slide(at + step * (event.shiftKey ? 10 : 2));
-  else if (document.activeElement === handle && (event.key === "Home" || event.key === "End")) slide(event.key === "Home" ? 0 : 100);
+  else if (event.key === "0") magnify(1);
+  else if (event.key === " " && root.dataset.mode === "flicker" && focus === view) flip();
+  else if (focus === handle && step) slide(at + step * (event.shiftKey ? 10 : 2));
+  else if (focus === handle && (event.key === "Home" || event.key === "End")) slide(event.key === "Home" ? 0 : 100);
+  else if (focus === view && far && zoom > 1) move(40 * far[0], 40 * far[1]);
   else if (index >= 0 && step) {
     const next = modes[(index + step + modes.length) % modes.length];
     choose(next.dataset.set);
@@ -106,34 +145,56 @@ root.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-let drag = null;
-view.addEventListener("pointerdown", (event) => {
-  if (event.button) return;
-  const line = root.dataset.mode === "slider" && (zoom === 1 || event.target.closest(".cmp-handle"));
-  if (!line && zoom === 1) return;
-  drag = { line, x: event.clientX, y: event.clientY };
-  view.setPointerCapture(event.pointerId);
-  if (line) follow(event);
-});
+/* One finger or the mouse: the line, or the enlarged picture. Two fingers: enlarge. */
+const down = new Map();
+let drag = null, spread = 0;
+function apart() {
+  const [a, b] = [...down.values()];
+  return { far: Math.hypot(a.x - b.x, a.y - b.y), at: seen((a.x + b.x) / 2, (a.y + b.y) / 2) };
+}
 function follow(event) {
   const box = view.getBoundingClientRect();
   slide((100 * (event.clientX - box.left)) / box.width);
 }
-view.addEventListener("pointermove", (event) => {
-  if (!drag) return;
-  if (drag.line) return follow(event);
-  move(event.clientX - drag.x, event.clientY - drag.y);
-  drag.x = event.clientX;
-  drag.y = event.clientY;
+view.addEventListener("pointerdown", (event) => {
+  if (event.button) return;
+  down.set(event.pointerId, { x: event.clientX, y: event.clientY });
+  drag = null;
+  if (down.size === 2) { spread = apart().far; return; }
+  const line = root.dataset.mode === "slider" && (zoom === 1 || Boolean(event.target.closest(".cmp-handle")));
+  drag = { line, x: event.clientX, y: event.clientY, moved: 0 };
+  if (line || zoom > 1) view.setPointerCapture(event.pointerId);
+  if (line && event.pointerType === "mouse") follow(event); // a finger may be about to scroll the page
 });
-for (const end of ["pointerup", "pointercancel"]) view.addEventListener(end, () => { drag = null; });
+view.addEventListener("pointermove", (event) => {
+  if (down.has(event.pointerId)) down.set(event.pointerId, { x: event.clientX, y: event.clientY });
+  if (down.size === 2) {
+    const { far, at: middle } = apart();
+    if (spread) magnify((zoom * far) / spread, middle);
+    spread = far;
+  } else if (drag) {
+    const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
+    drag = { ...drag, x: event.clientX, y: event.clientY, moved: drag.moved + Math.hypot(dx, dy) };
+    if (drag.line) follow(event);
+    else if (zoom > 1) move(dx, dy);
+  }
+});
+for (const end of ["pointerup", "pointercancel"])
+  view.addEventListener(end, (event) => {
+    down.delete(event.pointerId);
+    if (drag && end === "pointerup") {
+      if (drag.line) follow(event);
+      else if (root.dataset.mode === "flicker" && drag.moved < 6) flip();
+    }
+    drag = null;
+  });
+view.addEventListener("touchstart", (event) => { if (event.touches.length > 1) event.preventDefault(); }, { passive: false });
 view.addEventListener("wheel", (event) => {
   if (!event.ctrlKey) return; // plain scrolling belongs to the page
   event.preventDefault();
-  magnify(zoom * (event.deltaY < 0 ? 1.2 : 1 / 1.2));
+  magnify(zoom * (event.deltaY < 0 ? 1.2 : 1 / 1.2), seen(event.clientX, event.clientY));
 }, { passive: false });
 
 watch("value", update);
-slide(50);
 update();
 show();

@@ -1,0 +1,21 @@
+/* The history: opening an entry is reported as `select`; as soon as two are marked they are reported as `submit`. */
+let marked = [];
+function show() {
+  for (const button of element.querySelectorAll("[data-mark]")) {
+    const on = marked.includes(button.dataset.mark);
+    button.setAttribute("aria-pressed", on);
+    button.textContent = on ? "✓ Compare" : "Compare";
+  }
+  const words = element.querySelector("[role=status]");
+  if (words) words.textContent = marked.length === 1 ? words.dataset.one : words.dataset.none;
+}
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (button.dataset.index !== undefined) return trigger("select", { index: button.dataset.index });
+  const mark = button.dataset.mark;
+  marked = marked.includes(mark) ? marked.filter((other) => other !== mark) : [...marked, mark].slice(-2);
+  show();
+  if (marked.length === 2) trigger("submit", { first: marked[0], second: marked[1] });
+});
+watch("value", () => { marked = []; });
