@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -17,7 +18,7 @@ from rmd.media import save_output
 from rmd.plan import Mapping, Reinjection, Upsampler
 from rmd.results import Done, ensure_writable
 from rmd.session import Loading, Progress, Session, Waiting
-from rmd.sweep import row, sweep, write_results
+from rmd.sweep import kept, points, row, sweep, write_results
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,16 +43,17 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def add_request(p: argparse.ArgumentParser) -> None:
-    """The settings every kind of run shares."""
+def add_request(p: argparse.ArgumentParser, several: bool = False) -> None:
+    """The settings every kind of run shares. several: re-injection and eta may be lists with commas."""
     p.add_argument("--backbone", default=catalog.DEFAULT, help="catalog id or a local diffusers folder")
     p.add_argument("--prompt", required=True)
     p.add_argument("--negative", help="what to avoid (only guided runs use it)")
     p.add_argument("--seed", type=number, help="whole number; random when left out")
     p.add_argument("--student", help='folder of student weights; "none" uses the teacher\'s own weights')
     p.add_argument("--cfg", dest="guidance", type=number, help="the teacher's classifier-free guidance")
-    p.add_argument("--reinjection", help=" | ".join(get_args(Reinjection)))
-    p.add_argument("--eta", type=number, help="share of predicted noise kept, 0 to 1")
+    more = "; several with commas between them" if several else ""
+    p.add_argument("--reinjection", help=" | ".join(get_args(Reinjection)) + more)
+    p.add_argument("--eta", type=str if several else number, help=f"share of predicted noise kept, 0 to 1{more}")
     p.add_argument("--mapping", help=" | ".join(get_args(Mapping)))
     p.add_argument("--upsampler", help=" | ".join(get_args(Upsampler)))
     p.add_argument("--json", action="store_true", help="print the whole result as one JSON object")
@@ -70,8 +72,13 @@ def add_generate(commands: Any) -> None:
 
 
 def add_sweep(commands: Any) -> None:
-    p = commands.add_parser("sweep", help="the student over a grid of steps and switch points, with the time of each")
-    add_request(p)
+    p = commands.add_parser(
+        "sweep",
+        help="the student over a grid of steps and switch points, with the time of each",
+        description="Run the student over a grid. Cells that --out holds already with the same settings (give a "
+        "--seed) are kept, so that a sweep that was interrupted goes on when the same command is given again.",
+    )
+    add_request(p, several=True)
     p.add_argument("--plans", default="all", help='"all" or a list of steps/switch such as 4/2,4/1')
     p.add_argument("--out", type=Path, default=Path("outputs/sweep"), help="folder for the pictures and sweep.*")
     p.set_defaults(run=run_sweep)
@@ -88,19 +95,46 @@ def checked(args: argparse.Namespace, **more: Any) -> GenerateRequest:
     return request
 
 
+def listed(name: str, given: str | None, default: Any) -> list[Any]:
+    """The values of a comma-separated option, or the default alone; raises RequestError for an empty one."""
+    if given is None:
+        return [default]
+    values = [number(part.strip()) for part in given.split(",")]
+    if "" in values:
+        raise RequestError(f"{name} must be values with commas between them, not {given!r}.")
+    return list(dict.fromkeys(values))
+
+
 def run_sweep(args: argparse.Namespace) -> None:
-    plans, request = parse_plans(args.plans), checked(args)
-    session, cells, pictures = Session(previews=False), [], {}
-    for cell in sweep(session.generate, request, plans):
-        (steps, switch), done = cell.pair, cell.done
+    plans, kinds, etas = parse_plans(args.plans), args.reinjection, args.eta
+    # each value is checked as a request of its own would be
+    args.reinjection = args.eta = None
+    request = checked(args)
+    kinds, etas = listed("reinjection", kinds, request.reinjection), listed("eta", etas, request.eta)
+    for kind in kinds:
+        for eta in etas:
+            make_request({**asdict(request), "reinjection": kind, "eta": eta})
+    cells, pictures, missing = {}, {}, []
+    wanted = points(plans, kinds, [float(eta) for eta in etas])
+    for point in wanted:
+        found = kept(args.out, request, point)
+        if found:
+            cells[point], pictures[point] = found
+        else:
+            missing.append(point)
+    if cells:
+        say(f"{len(cells)} of {len(wanted)} cells are there already, from an earlier sweep with the same settings.")
+    for cell in sweep(Session(previews=False).generate, request, missing):
+        point, done = cell.point, cell.done
         taken = f"{done.student.timings.end_to_end:.3f} s" if done else cell.error
-        say(f"{steps} steps, {switch} low: {taken}")
-        cells.append(cell)
+        say(f"{point.steps} steps, {point.switch} low, {point.reinjection}, eta {point.eta:g}: {taken}")
+        cells[point] = cell
         if done:
-            stem, settings = f"steps-{steps}-low-{switch}", {"role": "student", **done.as_dict()}
-            pictures[cell.pair] = save_output(done.student, args.out, stem, settings)[0]
-    files = [str(path) for path in write_results(cells, pictures, args.out)]
-    print(json.dumps({"cells": [row(cell) for cell in cells], "files": files}) if args.json else "\n".join(files))
+            settings = {"role": "student", **done.as_dict()}
+            pictures[point] = save_output(done.student, args.out, point.name, settings)[0]
+    ordered = [cells[point] for point in wanted]
+    files = [str(path) for path in write_results(ordered, pictures, args.out)]
+    print(json.dumps({"cells": [row(cell) for cell in ordered], "files": files}) if args.json else "\n".join(files))
 
 
 def generate(args: argparse.Namespace) -> None:

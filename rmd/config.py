@@ -13,6 +13,7 @@ SEED_LIMIT = 2**32
 TEACHER_STEPS = (2, 100)
 GUIDANCE = (1.0, 20.0)
 MAX_SIDE = 8192  # pixels
+MAX_DETAIL = 1000.0  # mean square; latents have a variance of about 1
 MAX_FRAMES = 1000
 NO_STUDENT = "none"
 """Asks for the teacher's own weights where a student folder is expected."""
@@ -48,6 +49,8 @@ class BackboneSpec:
     """Background colours the model was trained on."""
     shift_ratio: float | None = None
     """Ratio of the backbone's own timestep shifts, high size over low size; flow backbones only."""
+    detail: float | None = None
+    """Mean square of what the low size cannot hold of this backbone's clean latents (`transition.lost_detail`)."""
     frames: int = 1
     """Pictures in a result; 1 is a picture, more are a clip."""
     fps: int = 16
@@ -69,6 +72,8 @@ class BackboneSpec:
             real("shift", self.shift, 0.1, 20)
         whole("teacher_steps", self.teacher_steps, *TEACHER_STEPS)
         real("guidance", self.guidance, *GUIDANCE)
+        if self.detail is not None:
+            real("detail", self.detail, 0, MAX_DETAIL)
         whole("default_switch", self.default_switch, 0, whole("default_steps", self.default_steps, 1, MAX_STEPS))
 
 

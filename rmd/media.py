@@ -6,6 +6,7 @@ settings are JSON: in a PNG's text chunk "rmd", in an MP4's comment, in a WebP's
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import subprocess
@@ -79,6 +80,22 @@ def save_webp(frames: Sequence[Image.Image], fps: int, path: Path, settings: dic
             temporary, "WEBP", save_all=True, append_images=rest, duration=lengths, loop=0, quality=90, exif=exif
         ),
     )
+
+
+def first_frame(path: Path) -> Image.Image:
+    """A picture, or the first one of a clip; raises RequestError for a damaged file."""
+    try:
+        if path.suffix.lower() != ".mp4":
+            with Image.open(path, formats=["PNG", "WEBP"]) as picture:
+                return picture.convert("RGB")
+        from imageio_ffmpeg import get_ffmpeg_exe  # pyright: ignore[reportMissingTypeStubs]  # only clips need it
+
+        one = ["-frames:v", "1", "-f", "image2pipe", "-c:v", "png", "-"]
+        command = [get_ffmpeg_exe(), "-v", "error", "-i", str(path), *one]
+        done = subprocess.run(command, capture_output=True, check=True)
+        return Image.open(io.BytesIO(done.stdout)).convert("RGB")
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise RequestError(f"{path.name} cannot be read.") from error
 
 
 def read_settings(path: Path) -> dict[str, Any]:

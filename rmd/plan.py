@@ -152,6 +152,21 @@ def two_stage(
     )
 
 
+def recommended_switch(schedule: NoiseSchedule, steps: int, detail: float) -> int:
+    """The most low-resolution steps of `steps` after which the noise still covers the detail that the low size loses.
+
+    That is the largest switch whose first step at full size, at time 1 − switch/steps, has (sigma/alpha)² ≥ detail;
+    0 when there is none. detail: see `rmd.transition.lost_detail`.
+    """
+    fitting = [s for s in range(1, steps) if noise_to_signal(schedule, 1 - s / steps) >= detail]
+    return max(fitting, default=0)
+
+
+def noise_to_signal(schedule: NoiseSchedule, t: float) -> float:
+    """(sigma/alpha)² at a time of the result's resolution."""
+    return math.exp(-float(schedule.logsnr(t)))
+
+
 def swd_preset(schedule: NoiseSchedule, high: tuple[int, ...]) -> CascadePlan:
     """The four-scale schedule of SwD (arXiv 2503.16397): 1/2, 5/8, 3/4 and full size, fresh noise, no time map.
 

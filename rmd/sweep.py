@@ -1,4 +1,4 @@
-"""Sweeps: one prompt and seed over a grid of steps × switch, with the time of every cell.
+"""Sweeps: one prompt and seed over a grid of steps × switch × re-injection × η, with the time of every cell.
 
 Knows no user interface; the page and a command line pass in how a request is run.
 """
@@ -16,6 +16,8 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from rmd.config import GenerateRequest, RequestError
+from rmd.media import first_frame, read_settings
+from rmd.plan import Reinjection
 from rmd.results import Done, save_png, write_whole
 from rmd.session import Event
 
@@ -25,6 +27,8 @@ Pair = tuple[int, int]
 COLUMNS: tuple[str, ...] = (
     "steps",
     "switch",
+    "reinjection",
+    "eta",
     "seed",
     "encode",
     "low",
@@ -38,12 +42,40 @@ COLUMNS: tuple[str, ...] = (
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One finished cell: its result, or the sentence that says why there is none."""
+class Point:
+    """What one cell differs in from the others."""
 
-    pair: Pair
-    done: Done | None
+    steps: int
+    switch: int
+    reinjection: Reinjection
+    eta: float
+
+    @property
+    def row(self) -> Row:
+        """Cells of one row differ in the switch alone."""
+        return self.steps, self.reinjection, self.eta
+
+    @property
+    def name(self) -> str:
+        """A file name without its ending."""
+        return f"steps-{self.steps}-low-{self.switch}-{self.reinjection}-eta-{self.eta:g}"
+
+
+Row = tuple[int, Reinjection, float]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One finished cell: `Done.as_dict()` and the picture, or the sentence that says why there is none.
+
+    done: the result itself, where it was made just now.
+    """
+
+    point: Point
+    info: dict[str, Any] | None = None
+    image: Image.Image | None = None
     error: str = ""
+    done: Done | None = None
 
 
 def pairs(steps: Iterable[int]) -> list[Pair]:
@@ -51,20 +83,51 @@ def pairs(steps: Iterable[int]) -> list[Pair]:
     return [(count, switch) for count in sorted(set(steps)) for switch in range(count + 1)]
 
 
-def sweep(
-    run: Callable[[GenerateRequest], Iterator[Event]], request: GenerateRequest, wanted: Sequence[Pair]
-) -> Iterator[Cell]:
-    """Yield a Cell per pair. A cell that cannot be made does not stop the others; Cancelled passes through."""
+def points(wanted: Iterable[Pair], reinjections: Sequence[Reinjection], etas: Sequence[float]) -> list[Point]:
+    """The cells of a grid. What would only repeat another cell is left out: the re-injection where nothing is
+    enlarged between two steps, and η where no noise is predicted again."""
+    found: dict[tuple[Any, ...], Point] = {}
     for steps, switch in wanted:
+        for kind in reinjections:
+            for eta in etas:
+                between = 0 < switch < steps
+                counts = max(switch, steps - switch) > 1 or (between and kind != "fresh")
+                key = steps, switch, kind if between else None, eta if counts else None
+                found.setdefault(key, Point(steps, switch, kind, eta))
+    return list(found.values())
+
+
+def at(request: GenerateRequest, point: Point) -> GenerateRequest:
+    """The request of one cell."""
+    return replace(request, **asdict(point), teacher=False)
+
+
+def sweep(
+    run: Callable[[GenerateRequest], Iterator[Event]], request: GenerateRequest, wanted: Sequence[Point]
+) -> Iterator[Cell]:
+    """Yield a Cell per point. A cell that cannot be made does not stop the others; Cancelled passes through."""
+    for point in wanted:
         try:
-            for event in run(replace(request, steps=steps, switch=switch, teacher=False)):
+            for event in run(at(request, point)):
                 if isinstance(event, Done):
-                    yield Cell((steps, switch), event)
+                    yield Cell(point, event.as_dict(), event.student.image, done=event)
         except RequestError as error:
-            yield Cell((steps, switch), None, str(error))
+            yield Cell(point, error=str(error))
 
 
-def estimate(wanted: Sequence[Pair], info: dict[str, Any], area: float) -> float:
+def kept(folder: Path, request: GenerateRequest, point: Point) -> tuple[Cell, Path] | None:
+    """A cell that an earlier sweep left in `folder` with the same settings, and its file; None when there is none."""
+    for path in (folder / f"{point.name}.png", folder / f"{point.name}.mp4"):
+        try:
+            info = read_settings(path)
+            if {**info["request"], "teacher_steps": 0} == {**asdict(at(request, point)), "teacher_steps": 0}:
+                return Cell(point, info, first_frame(path)), path
+        except (RequestError, LookupError, TypeError):
+            continue
+    return None
+
+
+def estimate(wanted: Sequence[Point], info: dict[str, Any], area: float) -> float:
     """Seconds the pairs will take, from an earlier result.
 
     info: `Done.as_dict()`. area: high over low area; where the earlier run had no step of one of the sizes, such a
@@ -75,20 +138,19 @@ def estimate(wanted: Sequence[Pair], info: dict[str, Any], area: float) -> float
     high = per_step[True] if True in per_step else per_step[False] * area
     low = per_step[False] if False in per_step else high / area
     fixed = timings["encode"] + timings["decode"] + timings["switch"]
-    return sum(fixed + switch * low + (steps - switch) * high for steps, switch in wanted)
+    return sum(fixed + point.switch * low + (point.steps - point.switch) * high for point in wanted)
 
 
 def row(cell: Cell) -> dict[str, Any]:
     """A cell as one line of the CSV."""
-    steps, switch = cell.pair
-    values: dict[str, Any] = {"steps": steps, "switch": switch, "error": cell.error}
-    if cell.done is None:
+    values: dict[str, Any] = {**asdict(cell.point), "error": cell.error}
+    if cell.info is None:
         return values
-    timings, final = cell.done.student.timings, cell.done.plan.size
-    values |= {"seed": cell.done.request.seed, "encode": timings.encode, "enlarge": timings.switch}
-    values |= {"decode": timings.decode, "denoiser": timings.denoiser, "end_to_end": timings.end_to_end}
+    timings, final = cell.info["timings"]["student"], list(cell.info["plan"]["stages"][-1]["size"])
+    values |= {"seed": cell.info["request"]["seed"], "enlarge": timings["switch"]}
+    values |= {name: timings[name] for name in ("encode", "decode", "denoiser", "end_to_end")}
     for name, small in (("low", True), ("high", False)):
-        values[name] = sum(stage.seconds for stage in timings.stages if (stage.size != final) == small)
+        values[name] = sum(s["seconds"] for s in timings["stages"] if (list(s["size"]) != final) == small)
     return values
 
 
@@ -102,34 +164,38 @@ def csv_text(cells: Sequence[Cell]) -> str:
 
 
 def contact_sheet(cells: Sequence[Cell], side: int = 256) -> Image.Image:
-    """One picture of the grid: a row per number of steps, a column per switch, times under the pictures."""
-    steps = sorted({cell.pair[0] for cell in cells})
-    columns = max(cell.pair[1] for cell in cells) + 1
-    margin, caption = 10, 26
-    width, height = columns * (side + margin) + margin, len(steps) * (side + margin + caption) + margin
+    """One picture of the grid: a row per steps, re-injection and η, a column per switch, times under the pictures."""
+    rows = list(dict.fromkeys(cell.point.row for cell in cells))
+    varied = len({row[1:] for row in rows}) > 1
+    columns = max(cell.point.switch for cell in cells) + 1
+    margin, caption = 10, 44 if varied else 26
+    width, height = columns * (side + margin) + margin, len(rows) * (side + margin + caption) + margin
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     for cell in cells:
-        x = margin + cell.pair[1] * (side + margin)
-        y = margin + steps.index(cell.pair[0]) * (side + margin + caption)
-        label = f"{cell.pair[0]} steps, {cell.pair[1]} low"
-        if cell.done is None:
+        point = cell.point
+        x = margin + point.switch * (side + margin)
+        y = margin + rows.index(point.row) * (side + margin + caption)
+        label = f"{point.steps} steps, {point.switch} low"
+        if cell.info is None or cell.image is None:
             draw.rectangle((x, y, x + side, y + side), outline="grey")
             label += ": failed"
         else:
-            sheet.paste(cell.done.student.image.resize((side, side), Image.Resampling.LANCZOS), (x, y))
-            label += f": {cell.done.student.timings.end_to_end:.3f} s"
+            sheet.paste(cell.image.resize((side, side), Image.Resampling.LANCZOS), (x, y))
+            label += f": {cell.info['timings']['student']['end_to_end']:.3f} s"
+        if varied:
+            label += f"\n{point.reinjection}, η {point.eta:g}"
         draw.text((x, y + side + 4), label, fill="black", font_size=15)
     return sheet
 
 
-def write_results(cells: Sequence[Cell], pictures: Mapping[Pair, Path], folder: Path) -> list[Path]:
+def write_results(cells: Sequence[Cell], pictures: Mapping[Point, Path], folder: Path) -> list[Path]:
     """Write sweep.png (contact sheet), sweep.csv and sweep.zip (both and the pictures); returns their paths.
 
     pictures: the PNG or MP4 file of each finished cell. Raises RequestError when the folder cannot be written.
     """
     sheet, listing, bundle = (folder / f"sweep.{kind}" for kind in ("png", "csv", "zip"))
-    request = next((asdict(cell.done.request) for cell in cells if cell.done), {})
+    request = next((cell.info["request"] for cell in cells if cell.info), {})
     save_png(contact_sheet(cells), sheet, {"role": "sweep", "request": request})
     write_whole(listing, lambda path: Path(path).write_text(csv_text(cells), encoding="utf-8"))
 
@@ -137,8 +203,8 @@ def write_results(cells: Sequence[Cell], pictures: Mapping[Pair, Path], folder: 
         with zipfile.ZipFile(path, "w") as archive:
             for file in (sheet, listing):
                 archive.write(file, file.name)
-            for (steps, switch), file in sorted(pictures.items()):
-                archive.write(file, f"steps-{steps}-low-{switch}{file.suffix}")
+            for point, file in pictures.items():
+                archive.write(file, f"{point.name}{file.suffix}")
 
     write_whole(bundle, pack)
     return [sheet, listing, bundle]

@@ -27,6 +27,16 @@ def upsample(x: Tensor, size: Sequence[int], mode: Upsampler = "bilinear") -> Te
     return out.reshape(*x.shape[:-2], *target)
 
 
+def lost_detail(x0: Tensor, size: Sequence[int]) -> float:
+    """Mean square of x0 − Up(Down(x0)): what clean latents (B, C, *S) lose in `size`, in the latents' own units.
+
+    Down is the average over areas, Up bilinear as at the switch. Compare with (sigma/alpha)² there (method.md, 3).
+    """
+    flat = x0.float().reshape(-1, 1, *x0.shape[-2:])
+    small = F.interpolate(flat, size=(int(size[-2]), int(size[-1])), mode="area")
+    return float((flat - upsample(small, x0.shape[-2:])).square().mean())
+
+
 @lru_cache(maxsize=64)
 def _dct(n: int) -> Tensor:
     """The orthonormal DCT-II as an (n, n) float64 matrix, rows are frequencies."""

@@ -97,9 +97,37 @@ def test_sweep_writes_every_cell_a_sheet_and_a_table(
     result = json.loads(out)
     assert [(c["steps"], c["switch"], c["seed"]) for c in result["cells"]] == [(2, 1, 3), (1, 0, 3)]
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "steps-1-low-0.png", "steps-2-low-1.png", "sweep.csv", "sweep.png", "sweep.zip",
+        "steps-1-low-0-band-eta-1.png", "steps-2-low-1-band-eta-1.png", "sweep.csv", "sweep.png", "sweep.zip",
     ]  # fmt: skip
     assert "2 steps, 1 low" in err
+
+    # again with more cells: what is there stays
+    before = (tmp_path / "steps-2-low-1-band-eta-1.png").stat().st_mtime_ns
+    code, out, err = run(capsys, "sweep", *arguments, "--plans", "2/1,1/0", "--reinjection", "band,fresh", "--json")
+    assert code == 0
+    assert "2 of 3 cells are there already" in err
+    again = json.loads(out)
+    assert [c for c in again["cells"] if c["reinjection"] == "band"] == result["cells"]
+    assert (tmp_path / "steps-2-low-1-band-eta-1.png").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--reinjection", "band,none", "reinjection must be one of fresh, mix, band"),
+        ("--eta", "0,2", "eta must be a number from 0 to 1, not 2"),
+        ("--eta", "0,", "eta must be values with commas between them"),
+        ("--eta", "0,much", "eta must be a number from 0 to 1"),
+    ],
+)
+def test_sweep_refuses_noise_that_cannot_be(
+    capsys: pytest.CaptureFixture[str], tiny_sdxl: Path, tmp_path: Path, option: str, value: str, words: str
+) -> None:
+    arguments = ["--backbone", str(tiny_sdxl), "--prompt", "fox", "--out", str(tmp_path), option, value]
+    code, _, err = run(capsys, "sweep", *arguments)
+    assert code == 2
+    assert words in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sweep_refuses_plans_that_cannot_be(capsys: pytest.CaptureFixture[str], tiny_sdxl: Path) -> None:

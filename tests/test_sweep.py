@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from rmd.config import Cancelled, GenerateRequest, RequestError
+from rmd.media import save_output
 from rmd.plan import two_stage
 from rmd.results import Done, Output, StageTiming, Timings
 from rmd.schedule import scaled_linear
 from rmd.session import Event
-from rmd.sweep import contact_sheet, csv_text, estimate, pairs, sweep, write_results
+from rmd.sweep import (
+    Cell,
+    Pair,
+    Point,
+    contact_sheet,
+    csv_text,
+    estimate,
+    kept,
+    pairs,
+    points,
+    row,
+    sweep,
+    write_results,
+)
 
 REQUEST = GenerateRequest(backbone="x", prompt="a fox", seed=5, teacher=True)
 SMALL, LARGE = (4, 4), (8, 8)
@@ -44,9 +60,26 @@ def test_pairs_hold_every_switch_that_the_steps_allow() -> None:
     assert pairs([2, 1, 2]) == [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
 
 
+def plain(wanted: list[Pair]) -> list[Point]:
+    return points(wanted, ["band"], [1.0])
+
+
+def test_only_cells_that_differ_are_made() -> None:
+    kinds, etas = ("band", "mix", "fresh"), (0.0, 1.0)
+    # one step: nothing is enlarged before a step and no noise is added after the first
+    assert points([(1, 0), (1, 1)], kinds, etas) == [Point(1, 0, "band", 0.0), Point(1, 1, "band", 0.0)]
+    # all at one size: only the noise between the steps differs
+    assert points([(2, 0)], kinds, etas) == [Point(2, 0, "band", 0.0), Point(2, 0, "band", 1.0)]
+    # one step of each size with fresh noise: η keeps nothing
+    assert Point(2, 1, "fresh", 1.0) not in points([(2, 1)], kinds, etas)
+    assert len(points([(2, 1)], kinds, etas)) == 5
+    assert len(points([(4, 2)], kinds, etas)) == 6
+
+
 def test_a_failing_cell_does_not_stop_the_others() -> None:
-    cells = list(sweep(run, REQUEST, [(2, 1), (3, 1), (4, 4)]))
-    assert [cell.pair for cell in cells] == [(2, 1), (3, 1), (4, 4)]
+    wanted = plain([(2, 1), (3, 1), (4, 4)])
+    cells = list(sweep(run, REQUEST, wanted))
+    assert [cell.point for cell in cells] == wanted
     assert [cell.error for cell in cells] == ["", "Three steps are not possible.", ""]
 
 
@@ -56,20 +89,20 @@ def test_stopping_passes_through() -> None:
         yield
 
     with pytest.raises(Cancelled):
-        list(sweep(stopped, REQUEST, [(1, 0), (1, 1)]))
+        list(sweep(stopped, REQUEST, plain([(1, 0), (1, 1)])))
 
 
 @pytest.mark.parametrize("measured", [(2, 1), (2, 0), (2, 2)], ids=["both sizes", "high only", "low only"])
 def test_the_estimate_is_what_the_cells_take(measured: tuple[int, int]) -> None:
-    first = next(sweep(run, REQUEST, [measured]))
+    first = next(sweep(run, REQUEST, plain([measured])))
     assert first.done is not None
-    wanted = [(2, 0), (2, 1), (4, 3)]
+    wanted = plain([(2, 0), (2, 1), (4, 3)])
     actual = sum(c.done.student.timings.end_to_end for c in sweep(run, REQUEST, wanted) if c.done)
     assert estimate(wanted, first.done.as_dict(), area=4) == pytest.approx(actual)
 
 
 def test_the_csv_has_a_line_per_cell() -> None:
-    rows = list(csv.DictReader(io.StringIO(csv_text(list(sweep(run, REQUEST, [(2, 1), (3, 1)]))))))
+    rows = list(csv.DictReader(io.StringIO(csv_text(list(sweep(run, REQUEST, plain([(2, 1), (3, 1)])))))))
     assert rows[0]["low"] == "1.0"
     assert rows[0]["high"] == "4.0"
     assert rows[0]["end_to_end"] == "6.0"
@@ -77,15 +110,44 @@ def test_the_csv_has_a_line_per_cell() -> None:
 
 
 def test_the_contact_sheet_has_a_row_per_steps_and_a_column_per_switch() -> None:
-    sheet = contact_sheet(list(sweep(run, REQUEST, pairs([1, 2, 3]))), side=64)
+    sheet = contact_sheet(list(sweep(run, REQUEST, plain(pairs([1, 2, 3])))), side=64)
     assert sheet.size == (4 * 74 + 10, 3 * 100 + 10)
 
 
+def test_other_kinds_of_noise_have_rows_of_their_own() -> None:
+    cells = list(sweep(run, REQUEST, points([(2, 1)], ["band", "mix"], [0.0, 1.0])))
+    assert contact_sheet(cells, side=64).size == (2 * 74 + 10, 4 * 118 + 10)
+    rows = list(csv.DictReader(io.StringIO(csv_text(cells))))
+    assert [(row["reinjection"], row["eta"]) for row in rows[:2]] == [("band", "0.0"), ("band", "1.0")]
+
+
+@pytest.mark.parametrize("frames", [1, 3], ids=["picture", "clip"])
+def test_a_cell_with_the_same_settings_is_kept(tmp_path: Path, frames: int) -> None:
+    point = plain([(2, 1)])[0]
+    done = next(sweep(run, REQUEST, [point])).done
+    assert done is not None
+    output = replace(done.student, frames=done.student.frames * frames)
+    path = save_output(output, tmp_path, point.name, {"role": "student", **done.as_dict()})[0]
+    found = kept(tmp_path, REQUEST, point)
+    assert found is not None
+    assert found[1] == path
+    assert found[0].info is not None
+    assert found[0].info["timings"] == json.loads(json.dumps(done.as_dict()["timings"]))
+    assert found[0].image is not None
+    assert found[0].image.size == (64, 64)
+    assert row(found[0]) == row(Cell(point, done.as_dict()))
+    assert kept(tmp_path, replace(REQUEST, seed=6), point) is None
+    assert kept(tmp_path, REQUEST, plain([(2, 0)])[0]) is None
+    path.write_bytes(path.read_bytes()[:40])
+    assert kept(tmp_path, REQUEST, point) is None
+
+
 def test_the_files_hold_everything(tmp_path: Path) -> None:
-    cells = list(sweep(run, REQUEST, pairs([1])))
+    wanted = plain(pairs([1]))
+    cells = list(sweep(run, REQUEST, wanted))
     picture = tmp_path / "a.png"
     Image.new("RGB", (8, 8)).save(picture)
-    files = write_results(cells, {(1, 0): picture, (1, 1): picture}, tmp_path / "out")
+    files = write_results(cells, dict.fromkeys(wanted, picture), tmp_path / "out")
     assert [file.name for file in files] == ["sweep.png", "sweep.csv", "sweep.zip"]
     names = zipfile.ZipFile(files[2]).namelist()
-    assert names == ["sweep.png", "sweep.csv", "steps-1-low-0.png", "steps-1-low-1.png"]
+    assert names == ["sweep.png", "sweep.csv", "steps-1-low-0-band-eta-1.png", "steps-1-low-1-band-eta-1.png"]

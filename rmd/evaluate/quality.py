@@ -19,6 +19,7 @@ from rmd.evaluate.templates import Templates, parse_prompt
 from rmd.memory import Loaded
 from rmd.plan import MAX_STEPS, CascadePlan, two_stage
 from rmd.train.sheets import save_sheet
+from rmd.transition import lost_detail
 
 SEED = 1234
 BATCH = 10
@@ -55,19 +56,25 @@ def batches(prompts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
 
 
 @torch.inference_mode()
-def teacher_pictures(backbone: Backbone, prompts: Sequence[str], steps: int, guidance: float) -> Tensor:
-    """The pipeline's own pictures, (B, 3, H, W) in [−1, 1]."""
+def teacher_latents(backbone: Backbone, prompts: Sequence[str], steps: int, guidance: float) -> Tensor:
+    """The pipeline's own clean latents, (B, C, *S)."""
     rows = []
     for start, part in tqdm(list(batches(prompts)), desc="teacher"):
         positive, negative = backbone.encode(list(part)), backbone.encode([""] * len(part))
         noise = noise_for(backbone, start, len(part))
-        rows.append(backbone.pixels(backbone.teacher(positive, negative, noise, steps, guidance, lambda *_: None)))
+        rows.append(backbone.teacher(positive, negative, noise, steps, guidance, lambda *_: None))
     return torch.cat(rows)
 
 
 @torch.inference_mode()
+def decoded(backbone: Backbone, latents: Tensor) -> Tensor:
+    """Clean latents as pictures (B, 3, H, W) in [−1, 1], a batch at a time."""
+    return torch.cat([backbone.pixels(part) for part in latents.split(BATCH)])
+
+
+@torch.inference_mode()
 def cascade_pictures(backbone: Backbone, prompts: Sequence[str], plan: CascadePlan, guidance: float) -> Tensor:
-    """Pictures of a plan from the same noise as `teacher_pictures`, (B, 3, H, W) in [−1, 1]."""
+    """Pictures of a plan from the same noise as `teacher_latents`, (B, 3, H, W) in [−1, 1]."""
     rows, sampler = [], CascadeSampler(backbone.schedule, plan)
     for start, part in batches(prompts):
         negative = backbone.encode([""] * len(part)) if guidance != 1 else None
@@ -104,10 +111,12 @@ def evaluate(
     """
     spec, card = loaded.teacher.spec, loaded.card
     sheets.mkdir(parents=True, exist_ok=True)
-    pictures = teacher_pictures(loaded.teacher, prompts, spec.teacher_steps, spec.guidance)
+    latents = teacher_latents(loaded.teacher, prompts, spec.teacher_steps, spec.guidance)
+    pictures = decoded(loaded.teacher, latents)
     save_sheet(small(pictures), sheets / "teacher.png", COLUMNS)
     result: dict[str, Any] = {
         "prompts": len(prompts),
+        "detail": round(lost_detail(latents, loaded.teacher.latent_size(spec.low)), 4),
         "teacher": {
             "steps": spec.teacher_steps,
             "guidance": spec.guidance,

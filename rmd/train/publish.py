@@ -133,12 +133,14 @@ def student(runs: Path, base: Path, target: Path, continued: bool) -> None:
 
 
 def quality(measured: Path, base: Path, student: Path, assets: Path) -> None:
-    """Put what `python -m rmd evaluate` measured beside the cards, and its contact sheets into `assets`."""
+    """Put what `python -m rmd evaluate` measured into and beside the cards, and its contact sheets into `assets`."""
     result = json.loads((measured / "quality.json").read_text())
     text = json.dumps(result, indent=1) + "\n"
     card = json.loads((student / STUDENT_CARD).read_text())
     card["quality"] = {k: result[k] for k in ("prompts", "metric", "teacher", "student")}
     (student / STUDENT_CARD).write_text(json.dumps(card, indent=1) + "\n")
+    own = json.loads((base / BACKBONE_CARD).read_text())
+    (base / BACKBONE_CARD).write_text(json.dumps({**own, "detail": result["detail"]}, indent=1) + "\n")
     for folder in (base, student):
         (folder / "quality.json").write_text(text)
     for sheet in sorted(measured.glob("*.png")):

@@ -9,6 +9,7 @@ import gradio as gr
 
 from rmd.backbones.outline import Outline
 from rmd.config import Cancelled, GenerateRequest, RequestError
+from rmd.plan import MAX_STEPS
 from rmd.session import Done
 from rmd.ui import text, views
 from rmd.ui.guard import sentence
@@ -98,6 +99,11 @@ class Handlers:
         mapping = gr.update(choices=values["mappings"], value="logsnr")
         rest = (values[name] for name in ("steps", "switch", "teacher_steps", "guidance", "reinjection", "eta"))
         return mapping, *rest
+
+    def switch_taken(self, event: gr.EventData) -> Any:
+        """The recommended switch, from its button in the schedule picture."""
+        switch = str(event._data.get("switch", ""))
+        return int(switch) if switch.isdigit() and int(switch) <= MAX_STEPS else gr.skip()
 
     def settings_moved(self, *values: Any) -> str:
         return self.schedule(dict(zip(FIELDS, values, strict=True)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -86,7 +85,7 @@ def compare_tab(act: Handlers, strip: Examples, settings: dict[str, Any]) -> dic
                 view[role] = gr.DownloadButton(label, path, interactive=path is not None, size="sm")
     view["examples"] = views.buttons(strip.strip(), "examples")
     with gr.Row(elem_id="figures"):
-        view["schedule"] = views.block(act.schedule(settings), "schedule")
+        view["schedule"] = views.buttons(act.schedule(settings), "schedule")
         view["bars"] = views.block(views.bars(info), "bars")
     with gr.Accordion("All timings", open=False):
         view["table"] = views.block(views.table(info), "table")
@@ -115,7 +114,11 @@ def sweep_tab(sweeps: Sweeps, settings: dict[str, Any]) -> dict[str, Any]:
         grid["steps"] = gr.CheckboxGroup(list(range(1, MAX_STEPS + 1)), value=first, label=text.SWEEP_STEPS)
         grid["start"] = gr.Button("Start", variant="primary", elem_id="sweep-start", scale=0, min_width=110)
         grid["stop"] = gr.Button("Stop", interactive=False, elem_id="sweep-stop", scale=0, min_width=80)
-    cost = sweeps.cost(first, None, *settings.values()) if settings["backbone"] else ""
+    with gr.Accordion(text.SWEEP_MORE, open=False):
+        kinds = [(label.partition(":")[0], value) for label, value in text.REINJECTIONS]
+        grid["kinds"] = gr.CheckboxGroup(kinds, label=text.SWEEP_KINDS, info=text.SWEEP_MORE_INFO)
+        grid["etas"] = gr.CheckboxGroup([0, 0.25, 0.5, 0.75, 1], label=text.SWEEP_ETAS, info=text.SWEEP_MORE_INFO)
+    cost = sweeps.cost(first, [], [], None, *settings.values()) if settings["backbone"] else ""
     grid["status"] = views.block(cost, "sweep-status")
     grid["table"] = views.buttons("", "sweep-table")
     with gr.Row():

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from rmd.backbones.outline import Outline
-from rmd.plan import CascadePlan, ratio
+from rmd.plan import CascadePlan, noise_to_signal, ratio, recommended_switch
 
 WIDTH, HEIGHT = 440, 220
 LEFT, RIGHT, TOP, BOTTOM = 42, 10, 14, 32
@@ -42,12 +42,54 @@ def schedule_svg(outline: Outline, plan: CascadePlan) -> str:
         return f'<polyline points="{points}" fill="none" stroke="var(--{colour})" stroke-width="1.5" {dash}/>'
 
     parts = [axes(x, y, low, high), curve(loss, "low", 'stroke-dasharray="5 3"'), curve(0, "high", "")]
+    if spec.detail:
+        parts.append(limit(outline, plan.steps, spec.detail, x, y))
     parts += markers(outline, plan, loss, x, y)
     words = describe(plan)
     return (
         f'<div class="plot"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{words}">{"".join(parts)}</svg>'
         f'<div class="key"><span><i class="round" style="background:var(--low)"></i>low resolution, {size(spec.low)} px'
         f'</span><span><i style="background:var(--high)"></i>full resolution, {size(spec.high)} px</span></div></div>'
+        f"{advice(outline, plan)}"
+    )
+
+
+def limit(outline: Outline, steps: int, detail: float, x: Callable[[float], float], y: Callable[[float], float]) -> str:
+    """The logSNR above which a switch comes too late, and the recommended place for the first step at full size."""
+    best = recommended_switch(outline.schedule, steps, detail)
+    t, level = 1 - best / steps, y(-math.log(detail))
+    px, py = x(t), y(float(outline.schedule.logsnr(t)))
+    ring = 'fill="none" stroke="var(--ink)" stroke-width="2" stroke-dasharray="3 2"'
+    return (
+        f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level:.1f}" y2="{level:.1f}"/>'
+        f'<text x="{LEFT + 4}" y="{level - 5:.1f}">a switch above this line loses detail</text>'
+        f'<rect class="best" x="{px - 13:.1f}" y="{py - 13:.1f}" width="26" height="26" rx="5" {ring}>'
+        f"<title>Recommended switch: after {count(best)} at low resolution</title></rect>"
+    )
+
+
+def advice(outline: Outline, plan: CascadePlan) -> str:
+    """The recommended switch for the plan's number of steps, why, and a button to take it."""
+    detail, steps = outline.spec.detail, plan.steps
+    if not detail:
+        return ""
+
+    def noise(switch: int) -> str:
+        return f"{noise_to_signal(outline.schedule, 1 - switch / steps):.2g}"
+
+    best = recommended_switch(outline.schedule, steps, detail)
+    held = f"the detail a small picture cannot hold ({detail:.2g}, measured on this model's teacher)"
+    if best:
+        later = "at the very end" if best + 1 >= steps else f"one step later ({noise(best + 1)})"
+        why = f"At that point the noise ({noise(best)}) still covers {held}; {later} it would not."
+    elif steps == 1:
+        why = f"One step cannot be divided, and enlarging the result loses {held}."
+    else:
+        why = f"Already after one step the noise ({noise(1)}) no longer covers {held}."
+    take = f'<button type="button" data-switch="{best}">Use {best}</button>' if best != plan.switch else ""
+    return (
+        f'<div class="advice"><p><i></i><b>Recommended for {count(steps)}: {best or "none"} at low resolution.</b> '
+        f"<span>{why}</span></p>{take}</div>"
     )
 
 

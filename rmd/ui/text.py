@@ -67,6 +67,10 @@ SWEEP_ABOUT = (
     "choice costs and what it does to the picture. Click a picture to compare it with the teacher."
 )
 SWEEP_STEPS = "Numbers of steps to try"
+SWEEP_MORE = "Vary the noise as well"
+SWEEP_KINDS = "Re-injections to try"
+SWEEP_ETAS = "Values of η to try"
+SWEEP_MORE_INFO = "None chosen: the one under Advanced. Cells that would repeat another are left out."
 SWEEP_NONE = "Choose at least one number of steps."
 SWEEP_STOPPED = "Stopped. Start again to go on where it ended."
 SHARE = "Share, load and save settings"

@@ -33,6 +33,7 @@ def connect_rail(page: gr.Blocks, act: Handlers, rail: Rail, view: dict[str, Any
     c = rail.settings
     asked = [c["backbone"], c["prompt"]]
     rail.suggestions.select(act.picked, None, c["prompt"], **AT_ONCE)
+    view["schedule"].select(act.switch_taken, None, c["switch"], **AT_ONCE)
     c["prompt"].change(in_words(act.prompt_changed), asked, rail.note, trigger_mode="always_last", **AT_ONCE)
     bounded = [[c["steps"], c["switch"]], c["switch"]]
     c["steps"].change(None, *bounded, js=WITHIN_STEPS, **AT_ONCE)
@@ -117,17 +118,18 @@ def connect_sweep(sweeps: Sweeps, rail: Rail, view: dict[str, Any], grid: dict[s
     """The Sweep tab."""
     c = rail.settings
     files = [grid[name] for name in ("sheet", "csv", "zip")]
+    axes = [grid[name] for name in ("steps", "kinds", "etas")]
     gr.on(
-        [grid["steps"].change, last.change],
+        [*(axis.change for axis in axes), last.change],
         sweeps.cost,
-        [grid["steps"], last, *rail.fields],
+        [*axes, last, *rail.fields],
         grid["status"],
         trigger_mode="always_last",
         **AT_ONCE,
     )
     running = grid["start"].click(
         in_words(sweeps.start),
-        [grid["steps"], grid["state"], *rail.fields],
+        [*axes, grid["state"], *rail.fields],
         [grid["table"], grid["status"], *files, grid["stop"], grid["state"]],
         show_progress="minimal",
         show_progress_on=grid["status"],
@@ -138,5 +140,5 @@ def connect_sweep(sweeps: Sweeps, rail: Rail, view: dict[str, Any], grid: dict[s
     stopped = [grid["table"], grid["status"], *files, grid["stop"]]
     grid["stop"].click(sweeps.stop, grid["state"], stopped, cancels=[running], **AT_ONCE)
     result = [*(view[name] for name in SHOWN), last]
-    chosen = [c["steps"], c["switch"], c["seed"], rail.randomise, view["tabs"]]
+    chosen = [*(c[name] for name in ("steps", "switch", "seed", "reinjection", "eta")), rail.randomise, view["tabs"]]
     grid["table"].select(sweeps.picked, [grid["state"], last], [*result, *chosen], **AT_ONCE)

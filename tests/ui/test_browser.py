@@ -50,8 +50,8 @@ def test_a_download_holds_the_settings(page: Page) -> None:
 
 
 STOP_AT_ONCE = """() => {
-  const stop = document.querySelector("#stop"), press = () => { if (!stop.disabled) { watch.disconnect(); stop.click(); } };
-  const watch = new MutationObserver(press);
+  const stop = document.querySelector("#stop");
+  const watch = new MutationObserver(() => { if (!stop.disabled) { watch.disconnect(); stop.click(); } });
   watch.observe(stop, { attributes: true });
 }"""
 """Presses Stop as soon as it can be pressed: the tiny model would be ready before a hand gets there."""

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.ui.servers import Server, SlowSession, serving, wait_until
 from tests.ui.browsing import PATIENCE, photograph
+from tests.ui.servers import Server, SlowSession, serving, wait_until
+
 
 @pytest.fixture(scope="module")
 def server(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
