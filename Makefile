@@ -25,8 +25,10 @@ format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Times for the app's map of quality and speed; on a machine that does nothing else.
+BENCH ?= cpu-2-cores
 bench: .venv/.installed
-	$(BIN)/python -m rmd bench
+	$(BIN)/python -m rmd bench --plans all --out assets/bench/$(BENCH).json
 
 # The stored results the page shows; make them again after new weights, on a machine that does nothing else.
 EXAMPLE = $(BIN)/python -m rmd generate --out assets/examples/$(1) --steps $(2) --switch $(3) --seed $(4) --prompt $(5)

@@ -9,11 +9,12 @@ from rmd.cli import main
 
 
 def test_bench_reports_every_plan_and_the_teacher(
-    capsys: pytest.CaptureFixture[str], tiny_sdxl: Path, tiny_student: Path
+    capsys: pytest.CaptureFixture[str], tiny_sdxl: Path, tiny_student: Path, tmp_path: Path
 ) -> None:
     arguments = ["bench", "--backbone", str(tiny_sdxl), "--student", str(tiny_student), "--plans", "2/1,1/0"]
-    assert main([*arguments, "--repeats", "2", "--json"]) == 0
+    assert main([*arguments, "--repeats", "2", "--json", "--out", str(tmp_path / "new" / "a.json")]) == 0
     report = json.loads(capsys.readouterr().out)
+    assert json.loads((tmp_path / "new" / "a.json").read_text()) == report
     rows = report["rows"]
     assert list(rows) == ["teacher", "2/1", "1/0"]
     assert (rows["teacher"]["nfe"], rows["2/1"]["nfe"], rows["1/0"]["nfe"]) == (12, 2, 1)

@@ -17,6 +17,7 @@ from rmd.plan import (
     Stage,
     plan_from_dict,
     ratio,
+    recommended_switch,
     staged,
     swd_preset,
     two_stage,
@@ -177,3 +178,25 @@ def test_swd_preset_means_noise_levels_on_any_schedule() -> None:
     times = [t for s in swd_preset(SDXL, (128, 128)).stages for t in s.times]
     levels = [float(SDXL.sigma(t) / (SDXL.alpha(t) + SDXL.sigma(t))) for t in times]
     assert levels[1:] == pytest.approx([0.8, 0.6, 0.4])
+
+
+@given(settings, st.floats(1e-3, 100))
+def test_the_recommended_switch_is_the_last_whose_noise_covers_the_detail(
+    given: tuple[int, int], detail: float
+) -> None:
+    steps = given[0]
+    best = recommended_switch(SDXL, steps, detail)
+    assert 0 <= best < steps
+
+    def covered(switch: int) -> bool:  # by the first step at full size of the plan itself
+        t = plan(steps, switch).stages[-1].times[0]
+        return float((SDXL.sigma(t) / SDXL.alpha(t)) ** 2) >= detail * (1 - 1e-9)
+
+    assert best == 0 or covered(best)
+    assert best + 1 >= steps or not covered(best + 1) or recommended_switch(SDXL, steps, detail * (1 + 1e-9)) == best
+
+
+def test_the_recommended_switch_at_known_noise_levels() -> None:
+    flow = FlowSchedule()  # (sigma/alpha)² at t = 3/4, 1/2, 1/4: 9, 1, 1/9
+    assert [recommended_switch(flow, 4, detail) for detail in (10, 8, 0.9, 0.1)] == [0, 1, 2, 3]
+    assert recommended_switch(flow, 1, 0.01) == 0

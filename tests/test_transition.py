@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rmd.plan import Reinjection, Upsampler
 from rmd.schedule import FlowSchedule, NoiseSchedule, scaled_linear
-from rmd.transition import blend, dct, idct, into_band, low_band, reinject, standardise, upsample
+from rmd.transition import blend, dct, idct, into_band, lost_detail, low_band, reinject, standardise, upsample
 
 SIZES = [((32, 32), (64, 64)), ((48, 48), (64, 64)), ((20, 36), (30, 54)), ((30, 52), (45, 80)), ((16, 16), (21, 40))]
 
@@ -197,3 +197,14 @@ def test_blend_keeps_unit_variance(eta: float) -> None:
     out = blend(white(1, 64, 64, 64), white(1, 64, 64, 64, seed=1), eta)
     assert float(out.square().mean()) == pytest.approx(1, abs=0.01)
     assert float((out * white(1, 64, 64, 64)).mean()) == pytest.approx(eta, abs=0.01)
+
+
+def test_lost_detail_is_what_enlarging_does_not_bring_back() -> None:
+    ramp = torch.linspace(-1, 1, 16).expand(2, 3, 16, 16)
+    checks = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(8, 8).expand(2, 3, 16, 16)
+    assert lost_detail(checks, (8, 8)) == pytest.approx(1)  # every block averages to nothing
+    assert lost_detail(torch.full((1, 1, 16, 16), 3.0), (8, 8)) == pytest.approx(0, abs=1e-9)
+    assert lost_detail(ramp, (8, 8)) < 1e-3  # smooth but for the border
+    assert lost_detail(ramp + checks, (8, 8)) == pytest.approx(1, abs=0.01)
+    clip = checks[:, :, None].expand(2, 3, 5, 16, 16)
+    assert lost_detail(clip, (5, 8, 8)) == pytest.approx(1)

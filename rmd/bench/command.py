@@ -11,6 +11,7 @@ import json
 import platform
 import statistics
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ from rmd.backbones import catalog
 from rmd.backbones.outline import read_outline
 from rmd.config import GenerateRequest, make_request, whole
 from rmd.evaluate.command import parse_plans
-from rmd.results import Done, Output
+from rmd.hardware import describe
+from rmd.results import Done, Output, ensure_writable, write_whole
 from rmd.session import Session
 
 PROMPT, SEED = "a fox on a light blue background", 0
@@ -34,6 +36,7 @@ def add_bench(commands: Any) -> None:
     p.add_argument("--repeats", type=int, default=5)
     p.add_argument("--prompt", default=PROMPT)
     p.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    p.add_argument("--out", type=Path, help="write the JSON object to this file too; the app's map reads assets/bench/")
     p.set_defaults(run=run)
 
 
@@ -42,7 +45,12 @@ def run(args: argparse.Namespace) -> None:
     outline = read_outline(catalog.find(args.backbone), args.student)
     values = {"backbone": args.backbone, "student": args.student, "prompt": args.prompt, "seed": SEED}
     request = make_request(outline.fill(values))
+    if args.out:
+        ensure_writable(args.out.parent)
     report = measure(Session(previews=False), request, parse_plans(args.plans), repeats)
+    if args.out:
+        words = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+        write_whole(args.out, lambda path: path.write_text(words, encoding="utf-8"))
     print(json.dumps(report) if args.json else table(report))
 
 
@@ -71,6 +79,7 @@ def measure(session: Session, request: GenerateRequest, plans: list[tuple[int, i
         "repeats": repeats,
         "device": done.device,
         "dtype": done.dtype,
+        "hardware": describe(done.device),
         "threads": torch.get_num_threads(),
         "machine": f"{platform.machine()}, torch {torch.__version__}",
         "rows": rows,

@@ -13,6 +13,7 @@ from rmd.ui.examples import Examples
 from rmd.ui.handlers import Handlers
 from rmd.ui.models import models_html
 from rmd.ui.pairs import Pairs
+from rmd.ui.quality import Maps
 from rmd.ui.runner import KEEP, Runner, Saved
 from rmd.ui.sharing import Sharing
 from rmd.ui.stage import complete
@@ -54,12 +55,15 @@ def build(runner: Runner) -> gr.Blocks:
                     view |= history_tab()
                 with gr.Tab("Models", id="models"):
                     views.block(models_html(offer), "models")
+                    maps = Maps(offer)
+                    view["maps"] = views.buttons(maps.html(), "maps")
                 with gr.Tab("About", id="about"):
                     gr.Markdown(text.ABOUT, elem_id="about-text")
         view |= {"tabs": tabs}
         wiring.connect_rail(page, act, rail, view)
         wiring.connect_generate(act, rail, view, last)
         wiring.connect_sharing(page, share, rail, view, last, history)
+        wiring.connect_maps(maps, rail, view)
         wiring.connect_pairs(Pairs(runner), view, history)
         wiring.connect_examples(strip, rail, view, last)
         wiring.connect_sweep(sweeps, rail, view, grid, last)

@@ -82,6 +82,10 @@ MARK_ONE = "One is marked; mark another."
 SMALL_COPY = "a small copy, the server keeps pictures for some hours only"
 FORGOTTEN = "The server no longer has this picture."
 DIFFERS = "What differs is in bold. One run is one measurement."
+MAP = "How good and how fast"
+MAP_ABOUT = (
+    "Each dot is a plan, steps/low-resolution steps, blue for the low-resolution share; click one to load its settings."
+)
 MODELS_ABOUT = "What this app offers on this machine."
 
 ABOUT = """

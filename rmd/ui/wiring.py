@@ -11,6 +11,7 @@ from rmd.ui.examples import Examples
 from rmd.ui.guard import in_words
 from rmd.ui.handlers import Handlers
 from rmd.ui.pairs import Pairs
+from rmd.ui.quality import Maps
 from rmd.ui.sharing import Sharing
 from rmd.ui.sweeps import Sweeps
 
@@ -104,6 +105,13 @@ def connect_examples(strip: Examples, rail: Rail, view: dict[str, Any], last: gr
     """A stored result on the stage, its settings in the rail."""
     result = [*(view[name] for name in SHOWN), last, view["status"]]
     view["examples"].select(in_words(strip.picked), None, [*result, *rail.fields, rail.randomise], **REFUSABLE)
+
+
+def connect_maps(maps: Maps, rail: Rail, view: dict[str, Any]) -> None:
+    """A measured plan's settings from the quality-and-speed map."""
+    names = ("backbone", "steps", "switch", "reinjection", "eta", "mapping", "upsampler")
+    chosen = [*(rail.settings[name] for name in names), view["tabs"]]
+    view["maps"].select(in_words(maps.picked), None, chosen, **REFUSABLE)
 
 
 def connect_pairs(pairs: Pairs, view: dict[str, Any], history: gr.BrowserState) -> None:

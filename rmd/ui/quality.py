@@ -1,0 +1,160 @@
+"""The quality-and-speed map of a bundled student: only plans whose quality and speed-up were both measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from rmd.backbones.loading import read_json
+from rmd.backbones.outline import Outline
+from rmd.config import RequestError, whole
+from rmd.plan import MAX_STEPS
+from rmd.ui import text, views
+from rmd.ui.plots import count
+from rmd.ui.runner import Offer
+
+BENCH = Path(__file__).resolve().parents[2] / "assets" / "bench"
+"""Reports of `python -m rmd bench --out`."""
+QUALITY = "quality.json"
+METRICS = (
+    ("detail_error", "difference to the right object, less is better", False),
+    ("object_top1", "share of pictures with the right object", True),
+)
+"""Figures of `python -m rmd evaluate` in order of preference: (name, words, whether more is better)."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A measured plan. gain: end-to-end speed-up over the teacher."""
+
+    steps: int
+    switch: int
+    gain: float
+    quality: float
+
+
+@dataclass(frozen=True)
+class Chart:
+    """All measured plans of a student; teacher: the teacher's quality. hardware: where the speed was measured."""
+
+    spots: tuple[Spot, ...]
+    teacher: float
+    words: str
+    rising: bool
+    prompts: int
+    hardware: str
+
+
+def read_chart(outline: Outline, bench: Path = BENCH) -> Chart | None:
+    """The chart of a backbone's own student, or None when not both of its sides were measured."""
+    if outline.card is None:
+        return None
+    reports = [report for path in sorted(bench.glob("*.json")) if (report := readable(path))]
+    mine = [r for r in reports if (r.get("backbone"), r.get("student")) == (outline.entry.id, outline.card.name)]
+    measured = readable(outline.entry.student / QUALITY)
+    if not mine or not measured:
+        return None
+    report = max(mine, key=lambda r: len(r["rows"]))
+    metric = next(((n, w, up) for n, w, up in METRICS if n in measured["teacher"]), None)
+    if metric is None:
+        return None
+    name, words, rising = metric
+    gains = {plan: row["speedup"]["end_to_end"] for plan, row in report["rows"].items()}
+    spots = [
+        Spot(row["steps"], row["switch"], gain, row[name])
+        for row in measured["student"]
+        if (gain := gains.get(f"{row['steps']}/{row['switch']}"))
+    ]
+    hardware = report.get("hardware") or f"{report['threads']} threads, {report['machine']}"
+    if not spots:
+        return None
+    return Chart(tuple(spots), measured["teacher"][name], words, rising, measured["prompts"], hardware)
+
+
+def readable(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_json(path)
+    except RequestError:
+        return None
+
+
+class Maps:
+    """The maps' reactions."""
+
+    def __init__(self, offer: Offer):
+        self.offer = offer
+
+    def picked(self, event: gr.EventData) -> list[Any]:
+        """A clicked plan: (backbone, steps, switch, re-injection, η, mapping, upsampler, tabs), as it was measured."""
+        name = str(event._data.get("model"))
+        outline = self.offer.outline(name)
+        try:
+            steps = whole("steps", int(event._data["steps"]), 1, MAX_STEPS)
+            switch = whole("switch", int(event._data["switch"]), 0, steps)
+        except (LookupError, TypeError, ValueError) as error:
+            raise RequestError("This plan does not exist.") from error
+        if outline.card is None:
+            raise RequestError("This model has no student.")
+        noise = outline.card.reinjection, outline.card.eta
+        return [name, steps, switch, *noise, "logsnr", "bilinear", gr.Tabs(selected="compare")]
+
+    def html(self) -> str:
+        """One map for each usable backbone with a measured student."""
+        parts = []
+        for name in self.offer.usable:
+            outline = self.offer.outline(name)
+            chart = read_chart(outline)
+            if chart and outline.card:
+                title = f"{text.MAP}: {escape(outline.card.name)} of {escape(outline.spec.name)}"
+                parts.append(views.figure(title, chart_html(chart, name)))
+        return "".join(parts)
+
+
+def chart_html(chart: Chart, model: str) -> str:
+    """Dots to click over a logarithmic axis of speed-ups; the best corner is at the top right."""
+    values = [spot.quality for spot in chart.spots] + [chart.teacher]
+    room = (max(values) - min(values)) * 0.12 or 0.05
+    low, high = min(values) - room, max(values) + room
+    left, right = nice_bounds([spot.gain for spot in chart.spots])
+
+    def x(gain: float) -> float:
+        return 100 * math.log(gain / left) / math.log(right / left)
+
+    def y(value: float) -> float:
+        share = (value - low) / (high - low)
+        return 100 * (1 - share if chart.rising else share)
+
+    ticks = [gain for gain in (1, 2, 5, 10, 20, 50, 100, 200, 500) if left <= gain <= right]
+    lines = "".join(f'<span class="tick x" style="left:{x(gain):.2f}%">{gain}×</span>' for gain in ticks)
+    levels = [low + (high - low) * share for share in (0.1, 0.5, 0.9)]
+    lines += "".join(f'<span class="tick y" style="top:{y(value):.2f}%">{value:.3f}</span>' for value in levels)
+    lines += f'<span class="teacher" style="top:{y(chart.teacher):.2f}%">teacher</span>'
+    dots = "".join(dot(spot, model, x(spot.gain), y(spot.quality)) for spot in chart.spots)
+    return (
+        f'<div class="map" role="group" aria-label="{text.MAP}">{lines}{dots}</div>'
+        f'<p class="map-x">speed-up over the teacher, end to end</p>'
+        f'<p class="note">Upwards: {chart.words} ({chart.prompts} prompts). '
+        f"Speed measured on {escape(chart.hardware)}. "
+        f"{text.MAP_ABOUT}</p>"
+    )
+
+
+def dot(spot: Spot, model: str, x: float, y: float) -> str:
+    words = f"{count(spot.steps)}, {spot.switch} at low resolution: {views.times(spot.gain)}, {spot.quality:.3f}"
+    share = f"{spot.switch / spot.steps:.3f}"
+    return (
+        f'<button type="button" data-model="{escape(model)}" data-steps="{spot.steps}" data-switch="{spot.switch}" '
+        f'style="left:{x:.2f}%;top:{y:.2f}%;--low-share:{share}" title="{words}" aria-label="{words}">'
+        f"<i></i><b>{spot.steps}/{spot.switch}</b></button>"
+    )
+
+
+def nice_bounds(gains: Sequence[float]) -> tuple[float, float]:
+    """A little more than the gains span."""
+    return min(gains) / 1.25, max(gains) * 1.25
