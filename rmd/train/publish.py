@@ -139,8 +139,9 @@ def quality(measured: Path, base: Path, student: Path, assets: Path) -> None:
     card = json.loads((student / STUDENT_CARD).read_text())
     card["quality"] = {k: result[k] for k in ("prompts", "metric", "teacher", "student")}
     (student / STUDENT_CARD).write_text(json.dumps(card, indent=1) + "\n")
-    own = json.loads((base / BACKBONE_CARD).read_text())
-    (base / BACKBONE_CARD).write_text(json.dumps({**own, "detail": result["detail"]}, indent=1) + "\n")
+    if "detail" in result:  # figures of an earlier version have none
+        own = json.loads((base / BACKBONE_CARD).read_text())
+        (base / BACKBONE_CARD).write_text(json.dumps({**own, "detail": result["detail"]}, indent=1) + "\n")
     for folder in (base, student):
         (folder / "quality.json").write_text(text)
     for sheet in sorted(measured.glob("*.png")):

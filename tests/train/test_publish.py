@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rmd.train.publish import replace_folder
+from rmd.train.publish import quality, replace_folder
 
 
 def test_a_folder_is_replaced_whole_and_forgets_where_its_parts_came_from(tmp_path: Path) -> None:
@@ -33,3 +33,20 @@ def test_a_failed_publication_keeps_the_old_folder(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         replace_folder(target, fill)
     assert (target / "card.json").exists()
+
+
+@pytest.mark.parametrize("measured", [{"detail": 0.04}, {}], ids=["with detail", "older figures"])
+def test_quality_goes_into_the_cards(tmp_path: Path, measured: dict[str, float]) -> None:
+    folders = {name: tmp_path / name for name in ("measured", "base", "student", "assets")}
+    for folder in folders.values():
+        folder.mkdir()
+    result = {"prompts": 2, "metric": {}, "teacher": {"object_top1": 1}, "student": [], **measured}
+    (folders["measured"] / "quality.json").write_text(json.dumps(result))
+    (folders["measured"] / "teacher.png").write_bytes(b"picture")
+    (folders["base"] / "backbone.json").write_text(json.dumps({"name": "Base"}))
+    (folders["student"] / "rmd.json").write_text(json.dumps({"name": "Student"}))
+    quality(**folders)
+    assert json.loads((folders["base"] / "backbone.json").read_text()) == {"name": "Base", **measured}
+    assert json.loads((folders["student"] / "rmd.json").read_text())["quality"]["prompts"] == 2
+    assert json.loads((folders["student"] / "quality.json").read_text()) == result
+    assert (folders["assets"] / "sheet-teacher.png").read_bytes() == b"picture"
