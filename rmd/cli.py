@@ -49,7 +49,9 @@ def add_request(p: argparse.ArgumentParser, several: bool = False) -> None:
     p.add_argument("--prompt", required=True)
     p.add_argument("--negative", help="what to avoid (only guided runs use it)")
     p.add_argument("--seed", type=number, help="whole number; random when left out")
-    p.add_argument("--student", help='folder of student weights; "none" uses the teacher\'s own weights')
+    p.add_argument(
+        "--student", help='folder or .safetensors file of student weights, a published one by its id, or "none"'
+    )
     p.add_argument("--cfg", dest="guidance", type=number, help="the teacher's classifier-free guidance")
     more = "; several with commas between them" if several else ""
     p.add_argument("--reinjection", help=" | ".join(get_args(Reinjection)) + more)
@@ -185,24 +187,48 @@ def summary(done: Done, files: dict[str, str]) -> str:
 
 
 def add_models(commands: Any) -> None:
-    p = commands.add_parser("models", help="list the backbones and whether they can be used here")
+    p = commands.add_parser("models", help="list the backbones and whether they can be used here, or download one")
+    p.add_argument("--download", metavar="ID", help="fetch a backbone or a published student from the Hugging Face Hub")
     p.add_argument("--json", action="store_true")
     p.set_defaults(run=models)
 
 
 def models(args: argparse.Namespace) -> None:
-    rows = [catalog.status(entry) for entry in catalog.ENTRIES]
-    if args.json:
-        table = [{"id": r.entry.id, "name": r.entry.name, "usable": r.usable, "problem": r.problem} for r in rows]
-        table = [
-            {**t, "distilled": r.distilled, "size_mb": round(r.size_mb, 1)} for t, r in zip(table, rows, strict=True)
-        ]
-        print(json.dumps(table))
+    if args.download:
+        folder = catalog.download(args.download)
+        print(json.dumps({"id": args.download, "folder": str(folder)}) if args.json else folder)
         return
-    for found in rows:
-        student = "with its distilled student" if found.distilled else "no student: runs undistilled"
-        state = f"usable, {student}" if found.usable else f"not usable: {found.problem}"
-        print(f"{found.entry.id}  {found.entry.name}  {found.size_mb:.0f} MB  {state}")
+    rows = [catalog.status(entry) for entry in catalog.ENTRIES]
+    print(json.dumps([model_row(found) for found in rows]) if args.json else "\n".join(map(model_text, rows)))
+
+
+def model_row(found: catalog.Status) -> dict[str, Any]:
+    """A backbone for programs; sizes of the Hub's are approximate, in GB (10⁹ bytes)."""
+    entry, source = found.entry, found.entry.hub
+    row: dict[str, Any] = {"id": entry.id, "name": entry.name, "usable": found.usable, "problem": found.problem}
+    row |= {"note": found.note, "distilled": found.distilled, "size_mb": round(found.size_mb, 1)}
+    row |= {"licence": entry.licence, "repo": source.repo if source else None}
+    if source:
+        row |= {"gated": source.gated, "download_gb": source.download_gb, "memory_gb": source.memory_gb}
+    students = [{"id": s.id, "name": s.card.name, "licence": s.card.licence, "repo": s.repo} for s in entry.students]
+    return {
+        **row,
+        "students": [{**s, "here": o.path is not None} for s, o in zip(students, entry.students, strict=True)],
+    }
+
+
+def model_text(found: catalog.Status) -> str:
+    """A backbone for a person, a few lines."""
+    entry = found.entry
+    student = "with its distilled student" if found.distilled else "no student of ours: runs undistilled"
+    state = f"usable, {student}" if found.usable else f"not usable: {found.problem}"
+    lines = [f"{entry.id}  {entry.name}  {found.size_mb:.0f} MB here  licence {entry.licence}", f"    {state}"]
+    if found.note:
+        lines.append(f"    {found.note}")
+    for option in entry.students:
+        here = "here" if option.path else "not downloaded"
+        lines.append(f"    --student {option.id}: {option.card.name}, training-free, {option.card.licence}, {here}")
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

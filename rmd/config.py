@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, fields, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from rmd.plan import MAX_STEPS, Mapping, Reinjection, Upsampler
 
@@ -12,6 +12,7 @@ PROMPT_LENGTH = 1000
 SEED_LIMIT = 2**32
 TEACHER_STEPS = (2, 100)
 GUIDANCE = (1.0, 20.0)
+SHIFT = (0.1, 20.0)
 MAX_SIDE = 8192  # pixels
 MAX_DETAIL = 1000.0  # mean square; latents have a variance of about 1
 MAX_FRAMES = 1000
@@ -69,7 +70,7 @@ class BackboneSpec:
         whole("frames", self.frames, 1, MAX_FRAMES)
         whole("fps", self.fps, 1, 120)
         if self.shift is not None:
-            real("shift", self.shift, 0.1, 20)
+            real("shift", self.shift, *SHIFT)
         whole("teacher_steps", self.teacher_steps, *TEACHER_STEPS)
         real("guidance", self.guidance, *GUIDANCE)
         if self.detail is not None:
@@ -92,11 +93,30 @@ class StudentSpec:
     """One sentence: data, budget, hardware."""
     quality: dict[str, Any]
     """Measured figures; empty when none were measured."""
+    origin: Literal["rmd", "published"] = "rmd"
+    """"published" weights were not trained for the cascade: they run in it as they are, "training-free"."""
+    guidance: float = 1.0
+    """The classifier-free guidance it is run with; 1 is none."""
+    shift: float | None = None
+    """The timestep shift it was trained with, where that is not the backbone's own. Flow backbones only."""
+    times: tuple[float, ...] = ()
+    """Its own times at full size, falling from 1, used when a request asks for as many steps; by default uniform."""
+
+    @property
+    def distilled(self) -> bool:
+        """Whether it was trained for the cascade by this project's trainer."""
+        return self.origin == "rmd"
 
     def __post_init__(self) -> None:
         whole("default_switch", self.default_switch, 0, whole("default_steps", self.default_steps, 1, MAX_STEPS))
         real("eta", self.eta, 0, 1)
         choice("reinjection", self.reinjection, get_args(Reinjection))
+        choice("origin", self.origin, ("rmd", "published"))
+        real("guidance", self.guidance, *GUIDANCE)
+        if self.shift is not None:
+            real("shift", self.shift, *SHIFT)
+        for time in self.times:
+            real("times", time, 0, 1)
         if not isinstance(self.quality, dict):  # pyright: ignore[reportUnnecessaryIsInstance]  # it comes from a file
             raise RequestError(f"quality must be an object, not {shown(self.quality)}.")
 

@@ -10,6 +10,7 @@ import torch
 
 from rmd.backbones import catalog, loading
 from rmd.backbones.base import Backbone
+from rmd.backbones.machine import best_device
 from rmd.config import StudentSpec
 from rmd.denoiser import Denoiser
 
@@ -23,13 +24,6 @@ class Loaded:
     card: StudentSpec | None
     seconds: float
     """Loading and warm-up time; 0 when it was resident."""
-
-
-def best_device() -> torch.device:
-    """CUDA, Apple's GPU or the CPU, in this order."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 class ModelPool:
@@ -64,11 +58,12 @@ class ModelPool:
             torch.cuda.empty_cache()
         entry = catalog.find(backbone)
         if teacher is None:
-            teacher = loading.open_backbone(entry.folder, entry.id, self.device)
+            catalog.check_there(entry)
+            teacher = loading.open_backbone(entry.folder, entry.id, self.device, spec=entry.spec)
         pair = None
         folder = catalog.student_folder(entry, student)
         if folder is not None:
-            pair = loading.open_student(folder, teacher)
+            pair = loading.open_student(folder, teacher, catalog.known_card(entry, student))
         warm_up(teacher)
         if pair:
             warm_up(pair[0])

@@ -137,10 +137,12 @@ def two_stage(
     mapping: Mapping = "logsnr",
     upsampler: Upsampler = "bilinear",
     shift_ratio: float | None = None,
+    high_times: Sequence[float] | None = None,
 ) -> CascadePlan:
     """K steps of which the first `switch` run at the low size (0 ≤ switch ≤ K).
 
     switch = 0 is one resolution at full size; switch = K runs everything low and enlarges the clean estimate.
+    high_times: as in `staged`.
     """
     if not 1 <= steps <= MAX_STEPS:
         raise ValueError(f"steps must lie between 1 and {MAX_STEPS}, not {steps}")
@@ -148,7 +150,14 @@ def two_stage(
         raise ValueError(f"switch must lie between 0 and steps ({steps}), not {switch}")
     sizes = [low] * switch + [high] * (steps - switch + 1)
     return staged(
-        schedule, sizes, eta=eta, reinjection=reinjection, mapping=mapping, upsampler=upsampler, shift_ratio=shift_ratio
+        schedule,
+        sizes,
+        eta=eta,
+        reinjection=reinjection,
+        mapping=mapping,
+        upsampler=upsampler,
+        shift_ratio=shift_ratio,
+        high_times=high_times,
     )
 
 

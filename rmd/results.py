@@ -81,7 +81,11 @@ class Done:
     @property
     def label(self) -> str:
         """Whose picture the few-step one is, in words."""
-        return self.card.name if self.card else "not distilled: the teacher's own weights in the cascade"
+        if self.card is None:
+            return "not distilled: the teacher's own weights in the cascade"
+        return (
+            self.card.name if self.card.distilled else f"{self.card.name}: training-free cascade, not distilled by us"
+        )
 
     @property
     def speedup(self) -> dict[str, float] | None:

@@ -104,7 +104,8 @@ class Session:
         check(cancel)
         backbone = loaded.teacher
         positive, negative, encode = self._encode(backbone, request)
-        plan = plan_for(request, backbone.spec, backbone.schedule, backbone.latent_size)
+        fast = loaded.student or backbone
+        plan = plan_for(request, backbone.spec, fast.schedule, backbone.latent_size, loaded.card)
         generator = torch.Generator().manual_seed(request.seed)
         noise = torch.randn((1, backbone.channels, *plan.size), generator=generator).to(backbone.device)
 
@@ -147,7 +148,7 @@ class Session:
         """The cascade with the student's weights and no guidance, or undistilled with the teacher's weights and CFG."""
         positive, negative, encode = prompt
         backbone = loaded.student or loaded.teacher
-        guidance = 1.0 if loaded.student else request.guidance
+        guidance = loaded.card.guidance if loaded.card else request.guidance
         denoiser = Denoiser(backbone, positive, negative, guidance)
         clock = clock_for(backbone)
         sampler = CascadeSampler(backbone.schedule, plan, clock)
@@ -167,7 +168,7 @@ class Session:
             if stage.times
         )
         timings = Timings(encode, stages, switch, decode)
-        calls, distilled = plan.steps * denoiser.calls_per_step, loaded.student is not None
+        calls, distilled = plan.steps * denoiser.calls_per_step, loaded.card is not None and loaded.card.distilled
         yield Decoded("student", Output(frames, timings, calls, distilled, backbone.spec.fps))
 
     def _teacher(
@@ -207,8 +208,9 @@ def plan_for(
     spec: BackboneSpec,
     schedule: NoiseSchedule,
     latent_size: Callable[[tuple[int, int]], tuple[int, ...]],
+    card: StudentSpec | None = None,
 ) -> CascadePlan:
-    """The request's plan on a backbone; raises RequestError when the backbone cannot do it."""
+    """The request's plan on a backbone with a student; raises RequestError when the backbone cannot do it."""
     try:
         return two_stage(
             schedule,
@@ -221,6 +223,7 @@ def plan_for(
             mapping=request.mapping,
             upsampler=request.upsampler,
             shift_ratio=spec.shift_ratio,
+            high_times=card.times if card and len(card.times) == request.steps else None,
         )
     except ValueError as error:
         raise RequestError(f"{error}.") from error

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rmd.backbones import catalog, loading
+from rmd.backbones.folders import read_student
 from rmd.backbones.sdxl import SDXLBackbone
 from rmd.config import RequestError
 from tests.tiny import STUDENT_CARD, tiny_unet
@@ -176,7 +177,7 @@ def test_a_cut_off_student_is_refused(backbone: SDXLBackbone, student: Path, siz
     assert "cannot be loaded" in student_refused(student, backbone)
 
 
-@pytest.mark.parametrize("file", ["rmd.json", str(WEIGHTS), "unet/config.json"])
+@pytest.mark.parametrize("file", [str(WEIGHTS), "unet/config.json"])
 def test_a_student_with_a_missing_file_is_refused(backbone: SDXLBackbone, student: Path, file: str) -> None:
     (student / file).unlink()
     assert Path(file).name in student_refused(student, backbone)
@@ -220,4 +221,4 @@ def test_a_student_beside_its_backbone_is_found(copied: Path, tiny_student: Path
 
 
 def test_the_cards_of_this_test_are_complete(student: Path) -> None:
-    assert loading.read_student(student).name == STUDENT_CARD["name"]
+    assert read_student(student).name == STUDENT_CARD["name"]

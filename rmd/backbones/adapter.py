@@ -81,10 +81,16 @@ class PipelineBackbone:
     def network(self) -> nn.Module:
         return self._network
 
-    def with_network(self, network: nn.Module) -> Any:
+    def with_network(self, network: nn.Module, shift: float | None = None) -> Any:
         other = copy.copy(self)
         other._network = network
+        if shift is not None:
+            other.schedule = self.schedule_of(self.pipe.scheduler.config, shift)
         return other
+
+    def lora_weights(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float] | None]:
+        found = self.pipe.lora_state_dict(dict(state))
+        return found if isinstance(found, tuple) else (found, None)
 
     def latent_size(self, pixels: tuple[int, int]) -> tuple[int, ...]:
         return self.grid.latent_size(pixels, self.spec.frames)

@@ -69,8 +69,15 @@ class Backbone(Protocol):
         """The denoising network in use (UNet or transformer)."""
         ...
 
-    def with_network(self, network: nn.Module) -> Backbone:
-        """The same backbone, everything else shared, with another network of the same class."""
+    def with_network(self, network: nn.Module, shift: float | None = None) -> Backbone:
+        """The same backbone, everything else shared, with another network of the same class.
+
+        shift: the timestep shift that the network was trained with, where it is another than the backbone's.
+        """
+        ...
+
+    def lora_weights(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float] | None]:
+        """A LoRA file's weights by diffusers' names, and its scales by layer where the file has them."""
         ...
 
     def latent_size(self, pixels: tuple[int, int]) -> tuple[int, ...]:

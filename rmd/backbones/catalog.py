@@ -2,49 +2,135 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from rmd.backbones.folders import BACKBONE_CARD, STUDENT_CARD, adapter_of, read_json
-from rmd.config import NO_STUDENT, RequestError
+import torch
+
+from rmd.backbones import hub, machine
+from rmd.backbones.folders import BACKBONE_CARD, STUDENT_CARD, adapter_of, missing_file, read_json, spec_from
+from rmd.config import NO_STUDENT, BackboneSpec, RequestError, StudentSpec
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
+ROWS = Path(__file__).with_name("catalog.json")
+COMMAND = "python -m rmd models --download"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Few-step weights on the Hub, made by others: run in the cascade as they are."""
+
+    id: str
+    repo: str
+    card: StudentSpec
+    patterns: tuple[str, ...]
+    file: str | None
+    """The one file, or None for a folder."""
+
+    @property
+    def path(self) -> Path | None:
+        """Where they are on this machine, or None."""
+        folder = hub.cached(self.repo)
+        found = folder / self.file if folder and self.file else folder
+        return found if found and found.exists() else None
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Where a backbone comes from. Sizes are approximate, in GB (10⁹ bytes)."""
+
+    repo: str
+    revision: str
+    gated: bool
+    download_gb: float
+    memory_gb: float
+    """Accelerator memory (or RAM on a CPU) to run it with everything resident."""
+    offloaded_gb: float
+    """The same with what is not in use kept in the machine's own memory."""
+    allow: tuple[str, ...]
+    ignore: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A backbone offered by id, with its teacher's and its student's folder."""
+    """A backbone offered by id, with its teacher's and its student's folder.
+
+    spec: what is known without the folder's own card; bundled and local folders have none here.
+    """
 
     id: str
     name: str
     folder: Path
     student: Path
+    licence: str = ""
+    spec: BackboneSpec | None = None
+    hub: Hub | None = None
+    students: tuple[Published, ...] = ()
 
 
 @dataclass(frozen=True)
 class Status:
-    """Whether an entry can be used here. `problem` is a sentence, empty when all is well."""
+    """Whether an entry can be used here. `problem` says why not, empty when all is well; `note` what to expect."""
 
     entry: Entry
     usable: bool
     problem: str
     distilled: bool
     size_mb: float
+    note: str = ""
 
 
-ENTRIES = (
-    Entry(
-        "emoji-sdxl", "Emoji SDXL (bundled)", CHECKPOINTS / "emoji-sdxl", CHECKPOINTS / "emoji-sdxl-student"
-    ),
-)  # fmt: skip
+def entry_from(row: dict[str, Any]) -> Entry:
+    """An entry from a row of catalog.json."""
+    key, name = row["id"], row["name"]
+    student = CHECKPOINTS / f"{key}-student"
+    if row.get("bundled"):
+        return Entry(key, name, CHECKPOINTS / key, student, row["licence"])
+    spec = spec_from({**row["spec"], "name": name, "licence": row["licence"]}, key)
+    small = [f"{part}/{kind}" for part in row["components"] for kind in ("*.json", "*.txt", "*.model", row["weights"])]
+    source = Hub(
+        row["repo"], row["revision"], row["gated"], row["download_gb"], row["memory_gb"], row["offloaded_gb"],
+        ("model_index.json", *small), tuple(row.get("leave", ())),
+    )  # fmt: skip
+    published = tuple(published_from(one, name) for one in row["students"])
+    return Entry(key, name, hub.cache_folder(source.repo), student, row["licence"], spec, source, published)
+
+
+def published_from(row: dict[str, Any], base: str) -> Published:
+    """A student option from its row in catalog.json."""
+    if row.get("network"):
+        patterns, file = ("transformer/*.json", "transformer/*.safetensors"), None
+    elif row.get("peft"):
+        patterns, file = ("adapter_config.json", "adapter_model.safetensors", "*.safetensors"), None
+    else:
+        patterns, file = (row["file"],), row["file"]
+    card = StudentSpec(
+        name=row["name"], base_model=base, licence=row["licence"], default_steps=row["steps"],
+        default_switch=row["switch"], eta=row.get("eta", 0.0), reinjection="band",
+        training=f"By the authors of {row['repo']}; not trained further for the cascade.", quality={},
+        origin="published", guidance=row.get("guidance", 1.0), shift=row.get("shift"),
+        times=tuple(row.get("times", ())),
+    )  # fmt: skip
+    return Published(row["id"], row["repo"], card, patterns, file)
+
+
+ENTRIES = tuple(entry_from(row) for row in json.loads(ROWS.read_text(encoding="utf-8")))
 DEFAULT = ENTRIES[0].id
+
+
+def located(entry: Entry) -> Entry:
+    """The entry with the folder in which its files really are, for one from the Hub that was downloaded."""
+    folder = hub.cached(entry.hub.repo, entry.hub.revision) if entry.hub else None
+    return replace(entry, folder=folder) if folder else entry
 
 
 def find(name: str) -> Entry:
     """The entry of an id, or one made up for a local diffusers folder; raises RequestError for neither."""
     for entry in ENTRIES:
         if entry.id == name:
-            return entry
+            return located(entry)
     folder = Path(name).expanduser()
     if not folder.is_dir():
         ids = ", ".join(entry.id for entry in ENTRIES)
@@ -52,23 +138,78 @@ def find(name: str) -> Entry:
     return Entry(str(folder), folder.name, folder, folder / "student")
 
 
-def status(entry: Entry) -> Status:
-    """Look at the folders without loading anything."""
-    size = sum(f.stat().st_size for d in (entry.folder, entry.student) for f in d.rglob("*") if f.is_file()) / 1e6
+def check_there(entry: Entry) -> None:
+    """Raise RequestError, with what to do, when an entry's files are not on this machine, or not all of them."""
+    if entry.hub and hub.cached(entry.hub.repo, entry.hub.revision) is None:
+        raise RequestError(
+            f"{entry.name} is not on this machine; `{COMMAND} {entry.id}` downloads it "
+            f"(about {entry.hub.download_gb:g} GB, licence {entry.licence})."
+        )
+    if not entry.hub and entry.folder.parent == CHECKPOINTS and not entry.folder.exists():
+        raise RequestError(f"{entry.name} is not there: this copy comes without its weights in {entry.folder}.")
+    adapter_of(entry.folder)
+    missing = missing_file(entry.folder)
+    if missing:
+        again = f"; `{COMMAND} {entry.id}` goes on with the download" if entry.hub else ""
+        raise RequestError(f"{entry.folder} cannot be loaded: it is incomplete, {missing} is missing{again}.")
+
+
+def status(entry: Entry, device: torch.device | None = None) -> Status:
+    """Look at the folders and the machine without loading anything."""
+    entry, device = located(entry), device or machine.best_device()
+    folders = (entry.folder, entry.student)
+    size = sum(f.stat().st_size for d in folders for f in d.rglob("*") if f.is_file()) / 1e6
     distilled = (entry.student / STUDENT_CARD).is_file()
+    problems, note = [], ""
     try:
-        adapter_of(entry.folder)
+        check_there(entry)
         if (entry.folder / BACKBONE_CARD).is_file():
             read_json(entry.folder / BACKBONE_CARD)
     except RequestError as error:
-        return Status(entry, False, str(error), distilled, size)
-    return Status(entry, True, "", distilled, size)
+        problems.append(str(error))
+    if entry.hub:
+        has = machine.memory_gb(device)
+        where = "this machine" if device.type == "cpu" else "its accelerator"
+        if entry.hub.offloaded_gb > has:
+            problems.append(f"It needs about {entry.hub.offloaded_gb:g} GB of memory; {where} has {has:.0f} GB.")
+        elif device.type == "cpu":
+            note = "There is no GPU here: a picture takes minutes to hours."
+        elif entry.hub.memory_gb > has:
+            note = "It runs with parts of it kept in the machine's own memory, more slowly."
+    return Status(entry, not problems, " ".join(problems), distilled, size, note)
 
 
 def student_folder(entry: Entry, student: str | None) -> Path | None:
-    """Where the student's weights are: None asks for the entry's own (which may not exist), "none" for no student."""
+    """Where the student's weights are: None asks for the entry's own (which may not exist), "none" for no student.
+
+    Raises RequestError for a published student by its id that was not downloaded.
+    """
     if student == NO_STUDENT:
         return None
     if student is not None:
-        return Path(student).expanduser()
+        option = next((one for one in entry.students if one.id == student), None)
+        if option is None:
+            return Path(student).expanduser()
+        if option.path is None:
+            raise RequestError(f"{option.card.name} is not on this machine; `{COMMAND} {option.id}` downloads it.")
+        return option.path
     return entry.student if (entry.student / STUDENT_CARD).is_file() else None
+
+
+def known_card(entry: Entry, student: str | None) -> StudentSpec | None:
+    """The card of a published student by its id, else None."""
+    return next((one.card for one in entry.students if one.id == student), None)
+
+
+def download(id: str, on_bytes: hub.OnBytes | None = None) -> Path:
+    """Fetch a backbone or a published student by its id; returns the folder. Raises RequestError."""
+    for entry in ENTRIES:
+        if entry.id == id:
+            if entry.hub is None:
+                raise RequestError(f"{entry.name} is not downloaded: it comes with this program.")
+            return hub.download(entry.hub.repo, entry.hub.revision, [*entry.hub.allow], [*entry.hub.ignore], on_bytes)
+        for option in entry.students:
+            if option.id == id:
+                return hub.download(option.repo, "main", [*option.patterns], [], on_bytes)
+    ids = [name for e in ENTRIES if e.hub for name in (e.id, *(one.id for one in e.students))]
+    raise RequestError(f"{id!r} cannot be downloaded; there are {', '.join(ids)}.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rmd.backbones.adapter import PipelineBackbone
 from rmd.backbones.sd3 import SD3Backbone
@@ -59,6 +59,38 @@ def adapter_of(folder: Path) -> type[PipelineBackbone]:
     return ADAPTERS[name]
 
 
+def missing_file(folder: Path) -> str | None:
+    """The first file that a pipeline's folder should hold and does not, as after a cut-off download; None: complete.
+
+    Looks at names only: configurations, and for networks their weights with all the parts their index lists.
+    """
+    for name, source in read_json(folder / "model_index.json").items():
+        if name.startswith("_") or not isinstance(source, list) or source == [None, None]:
+            continue
+        part = folder / name
+        if not part.is_dir():
+            return f"{name}/"
+        if not (part / "config.json").is_file():
+            if name == "vae" or name in ("unet", "transformer") or name.startswith("text_encoder"):
+                return f"{name}/config.json"
+            continue
+        for index in part.glob("*.safetensors.index*.json"):
+            for file in sorted(set(read_json(index).get("weight_map", {}).values())):
+                if not (part / file).is_file():
+                    return f"{name}/{file}"
+        if not any(part.glob("*.safetensors")):
+            stem = "model" if name.startswith("text_encoder") else "diffusion_pytorch_model"
+            return f"{name}/{stem}.safetensors"
+    return None
+
+
+def variant_of(folder: Path, component: str) -> str | None:
+    """ "fp16" where a folder holds its weights only under that variant's names."""
+    part = folder / component
+    plain = [f for f in part.glob("*.safetensors") if ".fp16" not in f.name]
+    return "fp16" if not plain and any(part.glob("*.fp16*.safetensors")) else None
+
+
 def read_spec(folder: Path, id: str) -> tuple[BackboneSpec, Tensor | None]:
     """The backbone's card and its latent→RGB map (3, C + 1); defaults for a folder without a card."""
     if not (folder / BACKBONE_CARD).is_file():
@@ -89,9 +121,16 @@ def read_student(folder: Path) -> StudentSpec:
         raise RequestError(f"{folder} is not a student: {STUDENT_CARD} is missing.")
     card = read_json(folder / STUDENT_CARD)
     try:
-        return StudentSpec(**card)
+        return StudentSpec(**{**card, "times": tuple(card.get("times", ()))})
     except (TypeError, ValueError) as error:
         raise RequestError(f"{folder / STUDENT_CARD} does not fit: {first_line(error)}") from error
+
+
+def check_complete(network: nn.Module, folder: Path) -> None:
+    """Raise RequestError when weights are missing; diffusers leaves them without values and only logs it."""
+    missing = [name for name, value in network.state_dict().items() if value.is_meta]
+    if missing:
+        raise RequestError(f"{folder} cannot be loaded: {', '.join(missing[:3])} missing in its weights.")
 
 
 def first_line(error: Exception) -> str:

@@ -1,29 +1,30 @@
-"""Opening backbones and student weights from local folders in diffusers' format. Safetensors only, no pickles."""
+"""Opening backbones from local folders in diffusers' format. Safetensors only, no pickles."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import torch
 from diffusers.utils import logging as diffusers_logging
-from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from rmd.backbones.base import Backbone
 from rmd.backbones.folders import (
     BACKBONE_CARD,
     adapter_of,
+    check_complete,
     first_line,
+    missing_file,
     pipeline_class,
     read_json,
     read_spec,
-    read_student,
+    variant_of,
 )
-from rmd.config import BackboneSpec, RequestError, StudentSpec
+from rmd.backbones.students import open_student
+from rmd.config import BackboneSpec, RequestError
 
-IGNORED = {"_diffusers_version", "_name_or_path"}  # what may differ between a student's and its base's configuration
+__all__ = ["default_dtype", "open_backbone", "open_student"]
 
 # The libraries warn of what is meant here (an AutoencoderTiny in SDXL's place, no torchvision) and draw a bar per
 # folder; failures arrive as exceptions all the same.
@@ -52,6 +53,9 @@ def open_backbone(
     """
     adapter, name = adapter_of(folder), pipeline_class(folder)
     own, factors = (spec, None) if spec else read_spec(folder, id)
+    missing = missing_file(folder)
+    if missing:
+        raise RequestError(f"{folder} cannot be loaded: it is incomplete, {missing} is missing.")
     dtype = dtype or default_dtype(device)
     # Autoencoders lose more to rounding than networks do: fp16 overflows SDXL's, and Wan's is meant for fp32.
     exact = dtype == torch.float16 or (name == "WanPipeline" and device.type == "cuda")
@@ -65,6 +69,7 @@ def open_backbone(
             dtype={"default": dtype, "vae": torch.float32 if exact else dtype},
             use_safetensors=True,
             local_files_only=True,
+            variant=variant_of(folder, adapter.component),
             **absent,
             **extra,
         )
@@ -87,45 +92,3 @@ def open_backbone(
         card = folder / BACKBONE_CARD
         raise RequestError(f"{card if card.is_file() else folder} does not fit: {first_line(error)}") from error
     return backbone
-
-
-def check_complete(network: nn.Module, folder: Path) -> None:
-    """Raise RequestError when weights are missing; diffusers leaves them without values and only logs it."""
-    missing = [name for name, value in network.state_dict().items() if value.is_meta]
-    if missing:
-        raise RequestError(f"{folder} cannot be loaded: {', '.join(missing[:3])} missing in its weights.")
-
-
-def open_student(folder: Path, backbone: Backbone) -> tuple[Backbone, StudentSpec]:
-    """The backbone with the student's network in place of the teacher's.
-
-    Raises RequestError when the folder is no student, its weights are damaged or do not fit the backbone.
-    """
-    spec = read_student(folder)
-    base: Any = backbone.network
-    part = folder / backbone.component
-    weights = part / "diffusion_pytorch_model.safetensors"
-    if not weights.is_file():
-        raise RequestError(f"{folder} holds no weights: {weights.relative_to(folder)} is missing.")
-    config = read_json(part / "config.json")
-    own = {**base.config, "_class_name": type(base).__name__}
-    different = [k for k in config if k in own and k not in IGNORED and differs(own[k], config[k])]
-    if different:
-        raise RequestError(
-            f"The student in {folder} does not fit {backbone.spec.name}: {', '.join(different[:3])} differ; "
-            f"it was made for {spec.base_model}."
-        )
-    try:
-        network = type(base).from_pretrained(part, dtype=base.dtype, use_safetensors=True, local_files_only=True)
-    except Exception as error:
-        raise RequestError(f"The student in {folder} cannot be loaded: {first_line(error)}") from error
-    check_complete(network, folder)
-    network = network.to(backbone.device).eval()
-    if backbone.channels_last:
-        network = network.to(memory_format=torch.channels_last)
-    return backbone.with_network(network), spec
-
-
-def differs(a: Any, b: Any) -> bool:
-    """Whether two configuration values differ, lists and tuples being alike."""
-    return (list(a) if isinstance(a, tuple) else a) != (list(b) if isinstance(b, tuple) else b)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rmd.backbones.base import Grid
-from rmd.backbones.catalog import Entry, student_folder
-from rmd.backbones.folders import adapter_of, first_line, read_config, read_spec, read_student
+from rmd.backbones.catalog import Entry, check_there, known_card, located, student_folder
+from rmd.backbones.folders import adapter_of, first_line, read_config, read_spec
+from rmd.backbones.students import student_card
 from rmd.config import BackboneSpec, RequestError, StudentSpec
 from rmd.schedule import NoiseSchedule
 
@@ -56,13 +57,15 @@ def read_outline(entry: Entry, student: str | None = None) -> Outline:
 
     Raises RequestError when they are missing or damaged.
     """
+    entry = located(entry)
+    check_there(entry)
     adapter = adapter_of(entry.folder)
-    spec, _ = read_spec(entry.folder, entry.id)
+    spec = entry.spec or read_spec(entry.folder, entry.id)[0]
     network, vae, scheduler = (read_config(entry.folder, n) for n in (adapter.component, "vae", "scheduler"))
     folder = student_folder(entry, student)
-    card = read_student(folder) if folder else None
+    card = known_card(entry, student) or (student_card(folder, spec) if folder else None)
     try:
-        schedule = adapter.schedule_of(scheduler, spec.shift)
+        schedule = adapter.schedule_of(scheduler, card.shift if card and card.shift else spec.shift)
     except (TypeError, ValueError) as error:
         raise RequestError(f"{entry.folder} does not fit: {first_line(error)}") from error
     return Outline(entry, spec, card, schedule, adapter.grid_of(vae, network))

@@ -38,6 +38,12 @@ def card(offer: Offer, name: str) -> str:
             ("Licence", escape(spec.licence)),
             ("Knows", f"{len(spec.known_words)} things" if spec.known_words else "no fixed list of words"),
         ]
+    source = state.entry.hub
+    if source:
+        rows += [("Licence", escape(state.entry.licence))] if outline is None else []
+        rows += [("Download", f"about {source.download_gb:g} GB"), ("Memory", f"about {source.memory_gb:g} GB")]
+    if state.note:
+        rows.append(("Here", escape(state.note)))
     rows.append(
         (
             "On disk",

@@ -110,7 +110,7 @@ class Runner:
     def plan(self, request: GenerateRequest) -> CascadePlan:
         """The plan of a checked request, made without loading the model."""
         outline = self.offer.outline(self.offer.name_of(request.backbone))
-        return plan_for(request, outline.spec, outline.schedule, outline.latent_size)
+        return plan_for(request, outline.spec, outline.schedule, outline.latent_size, outline.card)
 
     def run(self, request: GenerateRequest, visitor: str, until: float | None = None) -> Generator[Event]:
         """The session's events, until `stop(visitor)` or the deadline; raises Cancelled or RequestError.
