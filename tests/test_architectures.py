@@ -16,9 +16,9 @@ from rmd.backbones.folders import ADAPTERS
 ROWS: dict[str, Any] = json.loads(catalog.ROWS.with_name("architectures.json").read_text())
 
 
-@pytest.mark.parametrize("id", ROWS)
-def test_parameter_counts_are_the_published_ones(id: str) -> None:
-    row = ROWS[id]
+@pytest.mark.parametrize("name", ROWS)
+def test_parameter_counts_are_the_published_ones(name: str) -> None:
+    row = ROWS[name]
     with torch.device("meta"):
         network = getattr(diffusers, row["class"]).from_config(row["config"])
     count = sum(p.numel() for p in network.parameters()) / 1e9
@@ -30,19 +30,19 @@ def test_every_backbone_from_the_hub_has_its_architecture() -> None:
     rows = json.loads(catalog.ROWS.read_text())
     published = {row["id"]: row for row in rows if "repo" in row}
     assert set(published) == set(ROWS)
-    for id, row in published.items():
+    for name, row in published.items():
         adapter = ADAPTERS[row["class"]]
         assert {adapter.component, "vae", "scheduler"} <= set(row["components"])
         vae = {"scale_factor_spatial": 8, "scale_factor_temporal": 4} if "Wan" in row["class"] else {}
-        grid = adapter.grid_of(vae, ROWS[id]["config"])
-        for entry in (e for e in catalog.ENTRIES if e.id == id):
+        grid = adapter.grid_of(vae, ROWS[name]["config"])
+        for entry in (e for e in catalog.ENTRIES if e.id == name):
             assert entry.spec is not None
             low, high = (grid.latent_size(size, entry.spec.frames) for size in (entry.spec.low, entry.spec.high))
             assert len(low) == len(high) == (3 if entry.spec.frames > 1 else 2)
 
 
 def test_what_downloading_fetches_is_no_more_than_what_is_read() -> None:
-    sdxl, medium = (next(e for e in catalog.ENTRIES if e.id == id).hub for id in ("sdxl", "sd3.5-medium"))
+    sdxl, medium = (next(e for e in catalog.ENTRIES if e.id == name).hub for name in ("sdxl", "sd3.5-medium"))
     assert sdxl is not None
     assert medium is not None
 
