@@ -130,7 +130,7 @@ def chart_html(chart: Chart, model: str) -> str:
         share = (value - low) / (high - low)
         return 100 * (1 - share if chart.rising else share)
 
-    ticks = [gain for gain in (1, 2, 5, 10, 20, 50, 100, 200, 500) if left <= gain <= right]
+    ticks = [gain for gain in (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, 150, 200) if left <= gain <= right]
     lines = "".join(f'<span class="tick x" style="left:{x(gain):.2f}%">{gain}×</span>' for gain in ticks)
     levels = [low + (high - low) * share for share in (0.1, 0.5, 0.9)]
     lines += "".join(f'<span class="tick y" style="top:{y(value):.2f}%">{value:.3f}</span>' for value in levels)

@@ -15,10 +15,12 @@ PATIENCE = 120_000  # milliseconds; a busy machine is slow, not broken
 expect.set_options(timeout=PATIENCE)
 
 
-def visit(browser: Browser, url: str, width: int = 1440, height: int = 900, dark: bool = False) -> Page:
+def visit(
+    browser: Browser, url: str, width: int = 1440, height: int = 900, dark: bool = False, has_touch: bool = False
+) -> Page:
     """A fresh visitor's page. Collects the hosts it talks to and the errors it reports."""
     scheme = "dark" if dark else "light"
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=has_touch)
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.hosts = set()  # type: ignore[attr-defined]
