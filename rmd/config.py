@@ -48,6 +48,8 @@ class BackboneSpec:
     """Objects the model was trained on; empty when it is general."""
     colours: tuple[str, ...] = ()
     """Background colours the model was trained on."""
+    prompts: tuple[str, ...] = ()
+    """Prompts to suggest where one word is not enough of a prompt, as for clips."""
     shift_ratio: float | None = None
     """Ratio of the backbone's own timestep shifts, high size over low size; flow backbones only."""
     detail: float | None = None

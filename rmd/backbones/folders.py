@@ -111,7 +111,7 @@ def read_spec(folder: Path, id: str) -> tuple[BackboneSpec, Tensor | None]:
 
 def spec_from(card: dict[str, Any], id: str) -> BackboneSpec:
     """A spec from plain values; raises TypeError or ValueError for what does not fit."""
-    tuples = {name: tuple(card.get(name, ())) for name in ("high", "low", "known_words", "colours")}
+    tuples = {name: tuple(card.get(name, ())) for name in ("high", "low", "known_words", "colours", "prompts")}
     return BackboneSpec(id=id, **{**card, **tuples})
 
 

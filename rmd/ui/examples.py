@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from rmd.config import RequestError
+from rmd.media import first_frame
 from rmd.ui import text, views
 from rmd.ui.handlers import FIELDS, shown
 from rmd.ui.runner import Offer, Saved, stored
@@ -63,8 +63,7 @@ class Examples:
         return f'<section class="examples" aria-label="{text.EXAMPLES}"><h3>{text.EXAMPLES}</h3>{buttons}</section>'
 
     def _button(self, index: int, saved: Saved) -> str:
-        with Image.open(saved.files["student"]) as picture:
-            small = picture.convert("RGB")
+        small = first_frame(saved.files["student"])
         small.thumbnail((THUMBNAIL, THUMBNAIL))
         request = saved.info["request"]
         prompt = escape(request["prompt"])

@@ -85,7 +85,7 @@ def compare_tab(act: Handlers, strip: Examples, settings: dict[str, Any]) -> dic
             view["status"] = views.block(views.status(words), "status")
             for role in ("student", "teacher"):
                 path = str(example.files[role]) if example and role in example.files else None
-                label = f"Save the {role}'s picture"
+                label = f"Save the {role}'s result"
                 view[role] = gr.DownloadButton(label, path, interactive=path is not None, size="sm")
     view["examples"] = views.buttons(strip.strip(), "examples")
     with gr.Row(elem_id="figures"):
@@ -95,7 +95,7 @@ def compare_tab(act: Handlers, strip: Examples, settings: dict[str, Any]) -> dic
         view["table"] = views.block(views.table(info), "table")
     with gr.Accordion(text.SHARE, open=False):
         view["link"] = gr.Textbox(label=text.LINK, interactive=False, buttons=["copy"], elem_id="link")
-        view["load"] = gr.UploadButton(text.LOAD, file_types=[".png"], size="sm", elem_id="load")
+        view["load"] = gr.UploadButton(text.LOAD, file_types=[".png", ".mp4"], size="sm", elem_id="load")
     return view
 
 

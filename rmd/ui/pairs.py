@@ -56,7 +56,8 @@ class Pairs:
         saved = self.runner.find(str(entry.get("id")))
         if saved is not None:
             size = saved.info["plan"]["stages"][-1]["size"]
-            return {**side, "file": views.file_of(saved.files["student"]), "ratio": size[-1] / size[-2]}
+            file = views.file_of(saved.files["student"])
+            return {**side, "file": file, "ratio": size[-1] / size[-2], **views.clip(saved.info)}
         small = str(entry.get("picture"))
         if small.startswith("data:image/webp;base64,"):
             return {**side, "src": small, "sub": f"{side['sub']}; {text.SMALL_COPY}"}

@@ -14,6 +14,7 @@ from rmd.plan import CascadePlan, noise_to_signal, ratio, recommended_switch
 WIDTH, HEIGHT = 440, 220
 LEFT, RIGHT, TOP, BOTTOM = 42, 10, 14, 32
 ENLARGED = "enlarged"
+LEAST = -8.0  # logSNR at the foot of the picture: a flow starts at no signal at all, which is infinitely far down
 LATEST = 0.02  # the curves are drawn from t = 1 to here; at t = 0 the information is infinite
 
 
@@ -27,7 +28,7 @@ def schedule_svg(outline: Outline, plan: CascadePlan) -> str:
     small, large = outline.latent_size(spec.low), outline.latent_size(spec.high)
     loss = 2 * math.log(ratio(small, large))
     grid = torch.linspace(1, LATEST, 60, dtype=torch.float64)
-    upper = outline.schedule.logsnr(grid)
+    upper = outline.schedule.logsnr(grid).clamp(min=LEAST)
     low, high = math.floor(float(upper.min() - loss)), math.ceil(float(upper.max()))
 
     def x(t: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import threading
@@ -13,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from rmd.backbones import catalog
 from rmd.backbones.catalog import Entry
 from rmd.backbones.outline import Outline, read_outline
 from rmd.config import Cancelled, GenerateRequest, RequestError, make_request
+from rmd.media import read_settings, save_output
 from rmd.plan import CascadePlan
-from rmd.results import Done, save_png
+from rmd.results import Done
 from rmd.session import Event, Session, plan_for
 from rmd.ui import text
 
@@ -34,7 +32,7 @@ KEEP_BYTES = 2_000_000_000
 
 @dataclass(frozen=True, eq=False)  # compared by identity: Gradio hashes what it keeps
 class Saved:
-    """A finished request: everything measured (`Done.as_dict()`) and the PNG files by role."""
+    """A finished request: everything measured (`Done.as_dict()`) and the PNG or MP4 files by role."""
 
     info: dict[str, Any]
     files: dict[str, Path]
@@ -149,7 +147,7 @@ class Runner:
         return cancel is not None
 
     def save(self, done: Done) -> Saved:
-        """Write the pictures as PNG files with the settings inside; removes what has become old."""
+        """Write pictures as PNG, clips as MP4, with the settings inside; removes what has become old."""
         self.prune()
         info = done.as_dict()
         folder = self.folder / uuid.uuid4().hex
@@ -157,8 +155,8 @@ class Runner:
         files = {}
         for role, output in (("student", done.student), ("teacher", done.teacher)):
             if output is not None:
-                files[role] = folder / f"{words}-{done.request.seed}-{role}.png"
-                save_png(output.image, files[role], {"role": role, **info})
+                stem = f"{words}-{done.request.seed}-{role}"
+                files[role] = save_output(output, folder, stem, {"role": role, **info})[0]
         return Saved(info, files)
 
     def find(self, id: str) -> Saved | None:
@@ -192,7 +190,10 @@ def size(path: Path) -> int:
 
 def stored(folder: Path) -> Saved | None:
     """A finished request from a folder that the app or `python -m rmd generate --out` wrote, or None."""
-    found = {role: next(iter(sorted(folder.glob(f"*{role}.png"))), None) for role in ("student", "teacher")}
+    found = {
+        role: next((p for kind in ("png", "mp4") for p in sorted(folder.glob(f"*{role}.{kind}"))), None)
+        for role in ("student", "teacher")
+    }
     files = {role: path for role, path in found.items() if path is not None}
     try:
         return Saved(settings_in(files["student"]), files)
@@ -201,12 +202,11 @@ def stored(folder: Path) -> Saved | None:
 
 
 def settings_in(path: Path) -> dict[str, Any]:
-    """What `save_png` put into a file; raises RequestError when there is nothing of the kind."""
+    """What `save_output` put into a file; raises RequestError when there is nothing of the kind."""
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            info = json.loads(picture.info["rmd"])
-    except (OSError, LookupError, TypeError, ValueError) as error:
+        info = read_settings(path)
+    except RequestError as error:
         raise RequestError(text.NO_SETTINGS) from error
-    if not isinstance(info, dict) or not isinstance(info.get("request"), dict):
+    if not isinstance(info.get("request"), dict):
         raise RequestError(text.NO_SETTINGS)
     return info

@@ -8,9 +8,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 import gradio as gr
-from PIL import Image
 
 from rmd.config import GenerateRequest, RequestError
+from rmd.media import first_frame
 from rmd.ui import text, views
 from rmd.ui.handlers import FIELDS, shown
 from rmd.ui.pairs import figures
@@ -43,7 +43,7 @@ class Sharing:
         return updates
 
     def uploaded(self, path: str) -> list[Any]:
-        """Settings from a PNG that this app or the command line saved."""
+        """Settings from a file that this app or the command line saved."""
         settings = settings_in(Path(path))["request"]
         name = self.runner.offer.name_of(str(settings.get("backbone")))
         if name is None:
@@ -76,7 +76,7 @@ class Sharing:
 
     def entry(self, saved: Saved) -> dict[str, Any]:
         request = saved.info["request"]
-        picture = Image.open(saved.files["student"]).convert("RGB")
+        picture = first_frame(saved.files["student"])
         picture.thumbnail((THUMBNAIL, THUMBNAIL))
         speedup = saved.info["speedup"]
         return {

@@ -133,5 +133,6 @@ API = """Draw a picture with the few-step student and, for comparison, with the 
         upsampler: bilinear, bicubic or nearest.
 
     Returns:
-        The student's PNG, the teacher's PNG or null, and everything measured: request, plan, timings, speed-up.
+        The student's file (PNG, or MP4 for a clip), the teacher's or null, and everything measured: request, plan,
+        timings, speed-up.
     """

@@ -54,19 +54,22 @@ def chips_html(spec: BackboneSpec | None) -> str:
     if spec is None or not spec.known_words:
         return ""
     words, colours = spec.known_words, spec.colours or ("white",)
-    count = min(6, len(words))
-    picks = [words[i * len(words) // count] for i in range(count)]
-    prompts = [f"{article(w)} on a {colours[i * 3 % len(colours)]} background" for i, w in enumerate(picks)]
-    every = "".join(chip(w, f"{article(w)} on a {colours[i % len(colours)]} background") for i, w in enumerate(words))
+    every = spec.prompts or tuple(
+        f"{article(w)} on {article(colours[i % len(colours)])} background" for i, w in enumerate(words)
+    )
+    count = min(6, len(every))
+    first = [every[i * len(every) // count] for i in range(count)]
+    known = f"{', '.join(words)}; " if spec.prompts else ""
     return (
-        f'<div class="chips">{"".join(chip(p.split(" on ")[0], p) for p in prompts)}</div>'
+        f'<div class="chips">{"".join(map(chip, first))}</div>'
         f'<details class="chips-more"><summary>All {len(words)} things this model knows</summary>'
-        f'<div class="chips">{every}</div>'
-        f'<p class="note">on a background in {escape(", ".join(colours))}</p></details>'
+        f'<div class="chips">{"".join(map(chip, every))}</div>'
+        f'<p class="note">{escape(known)}on a background in {escape(", ".join(colours))}</p></details>'
     )
 
 
-def chip(label: str, prompt: str) -> str:
+def chip(prompt: str) -> str:
+    label = prompt.split(" on ")[0]
     return f'<button type="button" data-text="{escape(prompt)}" title="{escape(prompt)}">{escape(label)}</button>'
 
 
@@ -109,12 +112,22 @@ def kinds_of(plan: CascadePlan) -> list[str]:
 def finished(path: Path, info: dict[str, Any], role: str) -> Side:
     """One side of the compare view when its picture is complete."""
     if role not in info["timings"]:  # only the picture was taken over, see `with_teacher_of`
-        return {"file": file_of(path), "sub": text.STORED_PICTURE}
+        return {"file": file_of(path), "sub": text.STORED_PICTURE, **clip(info)}
     timings = info["timings"][role]
-    side: Side = {"file": file_of(path), "sub": f"{steps_of(info, role)}, {duration(timings['end_to_end'])}"}
+    side: Side = {
+        "file": file_of(path),
+        "sub": f"{steps_of(info, role)}, {duration(timings['end_to_end'])}",
+        **clip(info),
+    }
     if role == "student" and not info["distilled"]:
         side["sub"] += ", not distilled"
     return side
+
+
+def clip(info: dict[str, Any]) -> Side:
+    """What the compare view needs to play a side's file; nothing for a picture."""
+    frames = info.get("frames", 1)
+    return {"clip": {"frames": frames, "fps": info["fps"]}} if frames > 1 else {}
 
 
 def steps_of(info: dict[str, Any], role: str) -> str:

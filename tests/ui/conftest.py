@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.tiny_flow import WAN_CARD, tiny_wan
 from tests.ui.browsing import CHROMIUM, FLAGS, visit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,11 +30,14 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def app_url(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The app's address. It offers the tiny model, one with damaged weights and one whose folder is gone by now."""
+    """The app's address. It offers a tiny model, one damaged, one whose folder is gone, and one that makes clips."""
     place = tmp_path_factory.mktemp("app")
     folders = {name: shutil.copytree(tiny_sdxl, place / name) for name in ("tiny", "damaged", "gone")}
     weights = next((folders["damaged"] / "unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:2000])
+    folders["clips"] = place / "clips"
+    tiny_wan().save_pretrained(folders["clips"])
+    (folders["clips"] / "backbone.json").write_text(json.dumps(WAN_CARD))
     port = free_port()
     command = [sys.executable, "app.py", "--port", str(port)]
     for folder in folders.values():

@@ -43,7 +43,7 @@ def test_a_download_holds_the_settings(page: Page) -> None:
     press_generate(page)
     expect_result(page)
     with page.expect_download() as download:
-        page.get_by_role("button", name="Save the student's picture").click()
+        page.get_by_role("button", name="Save the student's result").click()
     name = download.value.suggested_filename
     assert re.fullmatch(r"a-fox-on-a-blue-background-\d+-student\.png", name)
     assert b"rmd" in download.value.path().read_bytes()
@@ -158,7 +158,7 @@ def test_history_link_and_file_bring_the_settings_back(page: Page, app_url: str)
     expect(page.locator("#link textarea, #link input")).to_have_value(re.compile(r"prompt=a\+star.*steps=3"))
     link = page.locator("#link textarea, #link input").input_value()
     with page.expect_download() as download:
-        page.get_by_role("button", name="Save the student's picture").click()
+        page.get_by_role("button", name="Save the student's result").click()
     file = download.value.path()
 
     page.goto(app_url)  # the same visitor again

@@ -1,11 +1,14 @@
 /* The compare view. `value` is {student, teacher, ratio, busy}, each side {name, src, preview, sub, wait, done, total,
-   kinds}: the left and the right picture, called Student and Teacher unless a name says otherwise. */
+   kinds, clip}: the left and the right picture, called Student and Teacher unless a name says otherwise. A side whose
+   file is a clip has clip = {frames, fps}; both clips are moved by one clock, so the same frame is always shown. */
 const root = element.querySelector(".cmp");
 const view = root.querySelector(".cmp-view");
 const frames = [...root.querySelectorAll(".cmp-frame")];
 const handle = root.querySelector(".cmp-handle");
 const play = root.querySelector(".cmp-play");
 const modes = [...root.querySelectorAll("[data-set]")];
+const videos = [...root.querySelectorAll(".cmp-frame video")];
+const roll = root.querySelector(".cmp-roll"), scrub = root.querySelector(".cmp-scrub");
 const narrow = matchMedia("(max-width: 760px)").matches;
 const HINTS = {
   side: "Zoom with + and −, then drag or use the arrow keys: both pictures move together.",
@@ -15,6 +18,7 @@ const HINTS = {
 };
 const names = { student: "Student", teacher: "Teacher" };
 let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+let clip = null, frame = 0, rolling = playing, looping = false, due = 0;
 let mode = remembered() || (narrow ? "slider" : "side");
 let busy = false, at = 50, zoom = 1, pan = [0, 0], timer = 0;
 
@@ -45,6 +49,38 @@ function label() { root.querySelector(".cmp-now").textContent = names[root.datas
 function turn() { root.dataset.shown = root.dataset.shown === "teacher" ? "student" : "teacher"; label(); }
 function flip() { run(false); turn(); }
 function choose(name) { mode = name; remember(name); show(); }
+
+/* Clips: both are moved to one frame, and the next one is due when both show it. */
+function go(to) {
+  frame = (to + clip.frames) % clip.frames;
+  for (const video of videos) if (video.src) video.currentTime = (frame + 0.5) / clip.fps;
+  scrub.value = frame;
+  root.querySelector(".cmp-clip output").textContent = `${frame + 1} / ${clip.frames}`;
+}
+function tick(now) {
+  looping = Boolean(clip) && rolling;
+  if (!looping) return;
+  if (now >= due && videos.every((video) => !video.src || (video.readyState >= 2 && !video.seeking))) {
+    go(frame + 1);
+    due = Math.max(due + 1000 / clip.fps, now);
+  }
+  requestAnimationFrame(tick);
+}
+function play_clip(on) {
+  rolling = on;
+  roll.textContent = on ? "Pause" : "Play";
+  if (on && clip && !looping) { looping = true; requestAnimationFrame(tick); }
+}
+function step_clip(by) { play_clip(false); go(frame + by); }
+function clips(sides) {
+  const found = sides.map((data) => data && data.file && data.clip).filter(Boolean);
+  root.toggleAttribute("data-clip", found.length > 0);
+  clip = found.length ? { frames: Math.min(...found.map((c) => c.frames)), fps: found[0].fps } : null;
+  if (!clip) return;
+  scrub.max = clip.frames - 1;
+  go(Math.min(frame, clip.frames - 1));
+  play_clip(rolling);
+}
 
 function slide(to) {
   at = Math.min(100, Math.max(0, to));
@@ -79,9 +115,14 @@ function seen(x, y) {
 
 function side(role, data) {
   const img = root.querySelector(".cmp-frame." + role + " img");
-  const source = data && (data.file ? data.file.url : data.src);
+  const video = root.querySelector(".cmp-frame." + role + " video");
+  const moving = Boolean(data && data.file && data.clip);
+  const source = data && !moving && (data.file ? data.file.url : data.src);
+  if (!moving) { if (video.src) { video.removeAttribute("src"); video.load(); } }
+  else if (video.getAttribute("src") !== data.file.url) { video.src = data.file.url; video.onloadeddata = () => clip && go(frame); }
   names[role] = (data && data.name) || (role === "student" ? "Student" : "Teacher");
   img.alt = names[role] + ": the picture";
+  video.setAttribute("aria-label", names[role] + ": the clip");
   if (source) { if (img.getAttribute("src") !== source) img.src = source; } else img.removeAttribute("src");
   img.classList.toggle("preview", Boolean(data && data.preview));
   root.querySelector(".cmp-frame." + role + " .cmp-wait").textContent = (data && data.wait) || "";
@@ -89,7 +130,7 @@ function side(role, data) {
   caption.querySelector("b").textContent = names[role];
   caption.querySelector(".sub").textContent = (data && data.sub) || "";
   caption.querySelector(".pips").replaceChildren(...pips(data));
-  return Boolean(source);
+  return Boolean(source) || moving;
 }
 function pips(data) {
   if (!data || !data.total) return [];
@@ -111,6 +152,7 @@ function update() {
   const value = props.value || {};
   root.style.setProperty("--ratio", value.ratio || 1);
   const student = side("student", value.student), teacher = side("teacher", value.teacher);
+  clips([value.student, value.teacher]);
   root.dataset.have = student && teacher ? "both" : student ? "student" : "none";
   handle.setAttribute("aria-label", `Dividing line: ${names.student} left, ${names.teacher} right`);
   view.setAttribute("aria-label", `${names.student} and ${names.teacher}`);
@@ -123,6 +165,8 @@ for (const button of modes) button.addEventListener("click", () => choose(button
 for (const button of root.querySelectorAll("[data-zoom]"))
   button.addEventListener("click", () => magnify(zoom * (button.dataset.zoom > 0 ? 1.5 : 1 / 1.5)));
 play.addEventListener("click", () => run(!playing));
+roll.addEventListener("click", () => play_clip(!rolling));
+scrub.addEventListener("input", () => { play_clip(false); go(Number(scrub.value)); });
 
 root.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -134,6 +178,8 @@ root.addEventListener("keydown", (event) => {
   else if (event.key === "-") magnify(zoom / 1.5);
   else if (event.key === "0") magnify(1);
   else if (event.key === " " && root.dataset.mode === "flicker" && focus === view) flip();
+  else if (event.key === " " && clip && focus === view) play_clip(!rolling);
+  else if (clip && (event.key === "," || event.key === ".")) step_clip(event.key === "." ? 1 : -1);
   else if (focus === handle && step) slide(at + step * (event.shiftKey ? 10 : 2));
   else if (focus === handle && (event.key === "Home" || event.key === "End")) slide(event.key === "Home" ? 0 : 100);
   else if (focus === view && far && zoom > 1) move(40 * far[0], 40 * far[1]);
