@@ -27,6 +27,8 @@ def made(page: Page) -> None:
     press_generate(page)
     expect_result(page)
     page.wait_for_function(LOADED)
+    inside = "videos => videos.every(v => v.getBoundingClientRect().y == v.parentElement.getBoundingClientRect().y)"
+    assert page.locator("#compare video").evaluate_all(inside)
 
 
 def scrub_to(page: Page, frame: int) -> list[float]:
