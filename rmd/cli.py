@@ -10,11 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
+from tqdm import tqdm
+
 from rmd.backbones import catalog
 from rmd.backbones.outline import read_outline
+from rmd.bench.command import add_bench, add_tuning, tuning_of
 from rmd.config import BackboneSpec, GenerateRequest, RequestError, make_request, unknown_words
 from rmd.evaluate.command import parse_plans
 from rmd.media import save_output
+from rmd.memory import ModelPool
 from rmd.plan import Mapping, Reinjection, Upsampler
 from rmd.results import Done, ensure_writable
 from rmd.session import Loading, Progress, Session, Waiting
@@ -59,6 +63,7 @@ def add_request(p: argparse.ArgumentParser, several: bool = False) -> None:
     p.add_argument("--mapping", help=" | ".join(get_args(Mapping)))
     p.add_argument("--upsampler", help=" | ".join(get_args(Upsampler)))
     p.add_argument("--json", action="store_true", help="print the whole result as one JSON object")
+    add_tuning(p)
 
 
 def add_generate(commands: Any) -> None:
@@ -126,7 +131,7 @@ def run_sweep(args: argparse.Namespace) -> None:
             missing.append(point)
     if cells:
         say(f"{len(cells)} of {len(wanted)} cells are there already, from an earlier sweep with the same settings.")
-    for cell in sweep(Session(previews=False).generate, request, missing):
+    for cell in sweep(Session(ModelPool(tuning=tuning_of(args)), previews=False).generate, request, missing):
         point, done = cell.point, cell.done
         taken = f"{done.student.timings.end_to_end:.3f} s" if done else cell.error
         say(f"{point.steps} steps, {point.switch} low, {point.reinjection}, eta {point.eta:g}: {taken}")
@@ -143,7 +148,7 @@ def generate(args: argparse.Namespace) -> None:
     more = {name: getattr(args, name) for name in ("steps", "switch", "teacher_steps")}
     request = checked(args, teacher=not args.no_teacher, **more)
     done = None
-    for event in Session(previews=False).generate(request):
+    for event in Session(ModelPool(tuning=tuning_of(args)), previews=False).generate(request):
         if isinstance(event, Loading):
             say(f"Loading {event.backbone} …")
         elif isinstance(event, Waiting):
@@ -195,7 +200,15 @@ def add_models(commands: Any) -> None:
 
 def models(args: argparse.Namespace) -> None:
     if args.download:
-        folder = catalog.download(args.download)
+        bars: list[Any] = []  # made by the first byte, so that a refusal stays one sentence
+
+        def show(done: int, total: int) -> None:
+            bars[:] = bars or [tqdm(desc=args.download, unit="B", unit_scale=True, total=total)]
+            bars[0].update(done - bars[0].n)
+
+        folder = catalog.download(args.download, show)
+        for bar in bars:
+            bar.close()
         print(json.dumps({"id": args.download, "folder": str(folder)}) if args.json else folder)
         return
     rows = [catalog.status(entry) for entry in catalog.ENTRIES]
@@ -238,7 +251,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_generate(commands)
     add_sweep(commands)
     add_models(commands)
-    from rmd.bench.command import add_bench
     from rmd.evaluate.command import add_evaluate
     from rmd.train.command import add_train
 

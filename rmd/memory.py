@@ -1,18 +1,27 @@
-"""ModelPool: the one resident backbone with its student, loaded on demand and warmed up once."""
+"""ModelPool: the resident backbones with their students, loaded on demand and warmed up once."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import logging
+import sys
 import time
+import weakref
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from rmd.backbones import catalog, loading
 from rmd.backbones.base import Backbone
-from rmd.backbones.machine import best_device
-from rmd.config import StudentSpec
+from rmd.backbones.machine import best_device, free_gb
+from rmd.backbones.placement import WORKING_GB, Tuning, tune
+from rmd.config import RequestError, StudentSpec
 from rmd.denoiser import Denoiser
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,49 +36,98 @@ class Loaded:
 
 
 class ModelPool:
-    """Keeps the last used backbone and student in memory; others replace them. Callers hold the session's lock."""
+    """Keeps the last used backbones, each with its last student, in memory. Callers hold the session's lock.
 
-    def __init__(self, device: torch.device | None = None):
+    budget: how many backbones stay; the one that was not used for longest makes room for another.
+    tuning: how their networks compute.
+    """
+
+    def __init__(self, device: torch.device | None = None, budget: int = 1, tuning: Tuning | None = None):
         self.device = device or best_device()
-        self._key: tuple[str, str | None] | None = None
-        self._loaded: Loaded | None = None
-
-    @property
-    def name(self) -> str | None:
-        """The backbone that is in memory, as it was asked for; None before the first and while one is loaded."""
-        return self._key[0] if self._key else None
+        self.budget = max(1, budget)
+        self.tuning = tuning or Tuning()
+        self._kept: OrderedDict[str, tuple[str | None, Loaded]] = OrderedDict()
 
     def resident(self, backbone: str, student: str | None) -> bool:
-        return self._key == (backbone, student)
+        return backbone in self._kept and self._kept[backbone][0] == student
 
     def acquire(self, backbone: str, student: str | None) -> Loaded:
-        """Load a backbone (catalog id or folder) with a student (folder, None for its own, "none" for without).
+        """Load a backbone (catalog id or folder) with a student (folder, file, id, None for its own, "none").
 
-        Raises RequestError; what was resident before is gone then.
+        Raises RequestError; nothing of the backbone is resident then.
         """
-        if self._loaded is not None and self.resident(backbone, student):
-            kept = self._loaded
+        if self.resident(backbone, student):
+            self._kept.move_to_end(backbone)
+            kept = self._kept[backbone][1]
             return Loaded(kept.teacher, kept.student, kept.card, 0.0)
         start = time.perf_counter()
-        teacher = self._loaded.teacher if self._loaded and self._key and self._key[0] == backbone else None
-        self._key, self._loaded = None, None
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        teacher = self._kept.pop(backbone)[1].teacher if backbone in self._kept else None
+        while len(self._kept) >= self.budget:
+            self._unload(next(iter(self._kept)))
+        release_memory(self.device)
         entry = catalog.find(backbone)
         if teacher is None:
             catalog.check_there(entry)
             teacher = loading.open_backbone(entry.folder, entry.id, self.device, spec=entry.spec)
+            tune(teacher.network, self.tuning)
         pair = None
         folder = catalog.student_folder(entry, student)
         if folder is not None:
             pair = loading.open_student(folder, teacher, catalog.known_card(entry, student))
-        warm_up(teacher)
-        if pair:
-            warm_up(pair[0])
-        self._loaded = Loaded(teacher, *(pair or (None, None)), time.perf_counter() - start)
-        self._key = (backbone, student)
-        return self._loaded
+            tune(pair[0].network, self.tuning)
+        for one in (teacher, *(pair[:1] if pair else ())):
+            self._warm_up(one)
+        loaded = Loaded(teacher, *(pair or (None, None)), time.perf_counter() - start)
+        self._kept[backbone] = (student, loaded)
+        return loaded
+
+    def unload(self) -> bool:
+        """Forget everything; True when nothing of it is left in memory."""
+        gone = [self._unload(name) for name in list(self._kept)]
+        return all(gone)
+
+    def spare(self, backbone: Backbone) -> None:
+        """Called when prompts were encoded: let the text encoders go where memory is short."""
+        if free_gb(self.device) < WORKING_GB:
+            backbone.release_text_encoders()
+
+    def _unload(self, backbone: str) -> bool:
+        _, loaded = self._kept.pop(backbone)
+        watched = [weakref.ref(module) for module in modules_of(loaded)]
+        del loaded
+        release_memory(self.device)
+        left = [module for ref in watched if (module := ref()) is not None]
+        if left:
+            log.warning("%s was unloaded, but its %s is still held", backbone, type(left[0]).__name__)
+        return not left
+
+    def _warm_up(self, backbone: Backbone) -> None:
+        try:
+            warm_up(backbone)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if not self.tuning.compile:
+                raise
+            words = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise RequestError(f"compile cannot be used here: {words.rstrip('.')}.") from error
+
+
+def modules_of(loaded: Loaded) -> list[nn.Module]:
+    """The networks and the autoencoder of what is loaded."""
+    backbones = [one for one in (loaded.teacher, loaded.student) if one is not None]
+    return [*(one.network for one in backbones), *loaded.teacher.parts()]
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what nothing refers to any more: Python's cycles, CUDA's cache, the C library's free lists."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, others need it not
+        if trim is not None:
+            trim(0)
 
 
 @torch.inference_mode()

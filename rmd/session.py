@@ -104,6 +104,7 @@ class Session:
         check(cancel)
         backbone = loaded.teacher
         positive, negative, encode = self._encode(backbone, request)
+        self.pool.spare(backbone)
         fast = loaded.student or backbone
         plan = plan_for(request, backbone.spec, fast.schedule, backbone.latent_size, loaded.card)
         generator = torch.Generator().manual_seed(request.seed)

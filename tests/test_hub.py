@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
+import torch
 from huggingface_hub import constants
 
-from rmd.backbones import catalog, hub
+from rmd.backbones import catalog, hub, loading
+from rmd.backbones.outline import read_outline
 from rmd.cli import main
 from rmd.config import RequestError
 
@@ -54,9 +59,98 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def use(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """What setting HF_ENDPOINT before the start does."""
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+class TinyHub(BaseHTTPRequestHandler):
+    """A Hub with one repository at commit 00…01, as far as downloading asks of one."""
+
+    COMMIT = f"{1:040x}"
+
+    def do_GET(self) -> None:
+        files: dict[str, bytes] = self.server.files  # type: ignore[attr-defined]
+        path = unquote(urlsplit(self.path).path)
+        if "/resolve/" in path:
+            name = path.split(f"/resolve/{self.COMMIT}/")[1]
+            self.server.seen.append((self.command, name, self.headers.get("Range")))  # type: ignore[attr-defined]
+            start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
+            return self.reply(files[name][start:], {"ETag": f'"{hashlib.sha256(files[name]).hexdigest()}"'}, start)
+        if "/tree/" in path:
+            rows = [
+                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                for name, data in files.items()
+            ]
+            return self.reply(json.dumps(rows).encode(), {})
+        names = [{"rfilename": name} for name in files]
+        return self.reply(json.dumps({"id": "x/y", "sha": self.COMMIT, "siblings": names}).encode(), {})
+
+    do_HEAD = do_GET
+
+    def reply(self, body: bytes, headers: dict[str, str], start: int = 0) -> None:
+        self.send_response(206 if start else 200)
+        more = {"Content-Length": str(len(body)), "X-Repo-Commit": self.COMMIT, **headers}
+        if start:
+            more["Content-Range"] = f"bytes {start}-{start + len(body) - 1}/{start + len(body)}"
+        for name, value in more.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+def test_a_backbone_is_downloaded_opened_and_not_fetched_twice(
+    tiny_sdxl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: Any = ThreadingHTTPServer(("127.0.0.1", 0), TinyHub)
+    made.files = {str(f.relative_to(tiny_sdxl)): f.read_bytes() for f in tiny_sdxl.rglob("*") if f.is_file()}
+    made.files |= {"big.ckpt": b"never wanted", "unet/model.onnx": b"nor this"}
+    made.seen = []
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    use(monkeypatch, address(made))
+    row = next(r for r in json.loads(catalog.ROWS.read_text()) if r["id"] == "sdxl")
+    parts = ["unet", "vae", "text_encoder_2", "tokenizer_2", "scheduler"]
+    spec = {**row["spec"], "high": [64, 64], "low": [32, 32]}
+    row |= {"id": "tiny-hub", "repo": "x/y", "components": parts, "weights": "*.safetensors", "spec": spec}
+    entry = catalog.entry_from({**row, "offloaded_gb": 0.001, "memory_gb": 0.001})
+    monkeypatch.setattr(catalog, "ENTRIES", (entry,))
+    assert not catalog.status(entry).usable
+    with pytest.raises(RequestError, match=r"models --download tiny-hub` downloads it \(about 7 GB"):
+        read_outline(catalog.find("tiny-hub"))
+
+    progress: list[tuple[int, int]] = []
+    try:
+        folder = catalog.download("tiny-hub", lambda done, total: progress.append((done, total)))
+        fetched = {name for command, name, _ in made.seen if command == "GET"}
+        assert fetched == set(made.files) - {"big.ckpt", "unet/model.onnx", "backbone.json"}
+        assert progress[-1][0] == progress[-1][1] == sum(len(made.files[name]) for name in fetched)
+        made.seen.clear()
+        assert catalog.download("tiny-hub") == folder
+        assert [command for command, _, _ in made.seen if command == "GET"] == []
+    finally:
+        made.shutdown()
+        made.server_close()
+
+    found = catalog.find("tiny-hub")
+    assert catalog.status(found).usable, catalog.status(found).problem
+    assert read_outline(found).spec.high == (64, 64)
+    assert loading.open_backbone(found.folder, "tiny-hub", torch.device("cpu"), spec=found.spec).spec == entry.spec
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    broken = catalog.status(found)
+    assert (
+        "unet/diffusion_pytorch_model.safetensors is missing; `python -m rmd models --download tiny-hub` goes on"
+        in broken.problem
+    )
+
+
 def refused(monkeypatch: pytest.MonkeyPatch, endpoint: str, id: str = "sd3.5-medium") -> str:
     """What a download from a Hub at `endpoint` says."""
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    use(monkeypatch, endpoint)
     with pytest.raises(RequestError) as caught:
         catalog.download(id)
     assert "\n" not in str(caught.value)
@@ -104,7 +198,7 @@ def test_nothing_is_asked_of_the_hub_before_the_user_does(
     server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.answer = (500, {})
-    monkeypatch.setattr(constants, "ENDPOINT", address(server))
+    use(monkeypatch, address(server))
     assert main(["models"]) == 0
     out = tmp_path / "out"
     assert main(["generate", "--backbone", "sdxl", "--prompt", "fox", "--out", str(out)]) == 2
@@ -117,7 +211,7 @@ def test_the_command_line_says_it_with_code_2(
     server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.answer = (403, {"X-Error-Code": "GatedRepo"})
-    monkeypatch.setattr(constants, "ENDPOINT", address(server))
+    use(monkeypatch, address(server))
     assert main(["models", "--download", "sd3.5-large"]) == 2
     out, err = capsys.readouterr()
     assert out == ""

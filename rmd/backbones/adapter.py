@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from rmd.backbones.base import Conditioning, Grid, OnTeacherStep
+from rmd.backbones.placement import Offload, place_alone
 from rmd.config import BackboneSpec
 from rmd.schedule import FlowSchedule, NoiseSchedule, PredictionType, Time
 
@@ -54,6 +55,7 @@ class PipelineBackbone:
         self.grid = self.grid_of(self.pipe.vae.config, self._network.config)
         self.schedule = self.schedule_of(self.pipe.scheduler.config, spec.shift)
         self.encoder_dtypes = {name: getattr(pipe, name).dtype for name in self.text_encoders()}
+        self.offload: Offload = "none"
         pipe.set_progress_bar_config(disable=True)
 
     @classmethod
@@ -92,6 +94,9 @@ class PipelineBackbone:
         found = self.pipe.lora_state_dict(dict(state))
         return found if isinstance(found, tuple) else (found, None)
 
+    def parts(self) -> list[nn.Module]:
+        return [part for part in self.pipe.components.values() if isinstance(part, nn.Module)]
+
     def latent_size(self, pixels: tuple[int, int]) -> tuple[int, ...]:
         return self.grid.latent_size(pixels, self.spec.frames)
 
@@ -119,7 +124,8 @@ class PipelineBackbone:
             made = getattr(importlib.import_module(library), kind).from_pretrained(
                 self.folder / name, dtype=self.encoder_dtypes[name], use_safetensors=True, local_files_only=True
             )
-            self.pipe.register_modules(**{name: made.to(device).eval()})
+            place_alone(made.eval(), device, self.offload)
+            self.pipe.register_modules(**{name: made})
         return self._encode(prompts, device)
 
     def _encode(self, prompts: list[str], device: torch.device) -> Conditioning:

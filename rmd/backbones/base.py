@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from rmd.backbones.placement import Offload
 from rmd.config import BackboneSpec
 from rmd.schedule import NoiseSchedule, PredictionType, Time
 
@@ -32,6 +33,9 @@ class Grid:
     cell: int
     multiple: int = 1
     temporal: int | None = None
+
+    def parts(self) -> list[nn.Module]:
+        """All modules of the pipeline that are in memory: networks, text encoders, autoencoder."""
 
     def latent_size(self, pixels: tuple[int, int], frames: int) -> tuple[int, ...]:
         """(H, W) or (F, H, W) in cells; raises ValueError for sizes that do not divide."""
@@ -58,6 +62,8 @@ class Backbone(Protocol):
     """Latent channels C."""
     component: ClassVar[str]
     """What the denoising network is called in the pipeline's folder: "unet" or "transformer"."""
+    offload: Offload
+    """Where the weights wait while they are not in use."""
     channels_last: ClassVar[bool]
     """Whether networks run faster in that memory format."""
 
@@ -78,6 +84,10 @@ class Backbone(Protocol):
 
     def lora_weights(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float] | None]:
         """A LoRA file's weights by diffusers' names, and its scales by layer where the file has them."""
+        ...
+
+    def parts(self) -> list[nn.Module]:
+        """All modules of the pipeline that are in memory: networks, text encoders, autoencoder."""
         ...
 
     def latent_size(self, pixels: tuple[int, int]) -> tuple[int, ...]:

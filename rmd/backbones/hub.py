@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import tqdm as hub_bar
+from tqdm import tqdm
 
 from rmd.config import RequestError
 
@@ -46,7 +46,7 @@ def cached(repo: str, revision: str = "main") -> Path | None:
     return folder if commit and folder.is_dir() else None
 
 
-def download(repo: str, revision: str, allow: list[str], ignore: list[str], on_bytes: OnBytes | None = None) -> Path:
+def download(repo: str, revision: str, allow: list[str], ignore: list[str], on_bytes: OnBytes) -> Path:
     """Fetch the files of a repository that match the patterns into the cache; returns their folder.
 
     Raises RequestError, in a sentence: gated, missing, no network, no room on the disk.
@@ -78,20 +78,24 @@ def check_room(repo: str, wanted: int) -> None:
         )
 
 
-def bar_for(on_bytes: OnBytes | None, wanted: int) -> type[hub_bar]:
-    """The Hub's own progress bar, or a silent one that reports received bytes to the caller."""
-    if on_bytes is None:
-        return hub_bar
+def bar_for(on_bytes: OnBytes, wanted: int) -> type[tqdm]:
+    """A silent progress bar that reports to the caller.
 
-    class Reporting(hub_bar):
+    The Hub makes one for files and two for bytes, received and written; for some kinds of storage only one of the
+    two moves, so the further one counts. Not a subclass of the Hub's own, which other libraries switch off.
+    """
+    reached = [0]
+
+    class Reporting(tqdm):
         def __init__(self, *args: Any, **kwargs: Any):
-            self.counted = kwargs.get("unit") == "B" and "transfer" in str(kwargs.get("name", "transfer"))
+            self.bytes = kwargs.get("unit") == "B"
             super().__init__(*args, **{**kwargs, "disable": False, "file": _Nowhere()})
 
         def update(self, n: float | None = 1) -> bool | None:
             shown = super().update(n)
-            if self.counted:
-                on_bytes(int(self.n), max(wanted, int(self.n)))
+            if self.bytes and self.n > reached[0]:
+                reached[0] = int(self.n)
+                on_bytes(reached[0], max(wanted, reached[0]))
             return shown
 
     return Reporting

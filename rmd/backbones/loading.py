@@ -21,6 +21,7 @@ from rmd.backbones.folders import (
     read_spec,
     variant_of,
 )
+from rmd.backbones.placement import place, save_memory
 from rmd.backbones.students import open_student
 from rmd.config import BackboneSpec, RequestError
 
@@ -83,7 +84,9 @@ def open_backbone(
         if adapter.channels_last:
             network.to(memory_format=torch.channels_last)
     try:
-        backbone = adapter(own, pipe.to(device), factors, folder)
+        backbone = adapter(own, pipe, factors, folder)
+        backbone.offload = place(pipe, adapter.component, device)
+        save_memory(pipe.vae, own.frames * own.high[0] * own.high[1])
         for size in (own.high, own.low):
             backbone.latent_size(size)
         if factors is not None and factors.shape != (3, backbone.channels + 1):

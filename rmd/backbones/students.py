@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from rmd.backbones.base import Backbone
 from rmd.backbones.folders import STUDENT_CARD, check_complete, first_line, read_json, read_student
+from rmd.backbones.placement import place_alone
 from rmd.config import BackboneSpec, RequestError, StudentSpec
 
 IGNORED = {"_diffusers_version", "_name_or_path"}  # what may differ between a student's and its base's configuration
@@ -119,9 +120,10 @@ def open_student(path: Path, backbone: Backbone, card: StudentSpec | None = None
     except Exception as error:  # diffusers and peft raise many kinds; all mean the same to the user
         raise RequestError(f"The student in {path} cannot be loaded: {first_line(error)}") from error
     check_complete(network, path)
-    network = network.to(backbone.device, base.dtype).eval().requires_grad_(False)
+    network = network.to(base.dtype).eval().requires_grad_(False)
     if backbone.channels_last:
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    place_alone(network, backbone.device, backbone.offload)
     return backbone.with_network(network, spec.shift), spec
 
 

@@ -18,9 +18,11 @@ import torch
 
 from rmd.backbones import catalog
 from rmd.backbones.outline import read_outline
+from rmd.backbones.placement import Tuning
 from rmd.config import GenerateRequest, make_request, whole
 from rmd.evaluate.command import parse_plans
 from rmd.hardware import describe
+from rmd.memory import ModelPool
 from rmd.results import Done, Output, ensure_writable, write_whole
 from rmd.session import Session
 
@@ -36,8 +38,19 @@ def add_bench(commands: Any) -> None:
     p.add_argument("--repeats", type=int, default=5)
     p.add_argument("--prompt", default=PROMPT)
     p.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    add_tuning(p)
     p.add_argument("--out", type=Path, help="write the JSON object to this file too; the app's map reads assets/bench/")
     p.set_defaults(run=run)
+
+
+def add_tuning(p: argparse.ArgumentParser) -> None:
+    """How the networks compute, for every command that runs them."""
+    p.add_argument("--attention", metavar="NAME", help="attention backend of diffusers, such as native, flash or sage")
+    p.add_argument("--compile", action="store_true", help="torch.compile the networks' blocks (slow first calls)")
+
+
+def tuning_of(args: argparse.Namespace) -> Tuning:
+    return Tuning(args.attention, args.compile)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -47,7 +60,9 @@ def run(args: argparse.Namespace) -> None:
     request = make_request(outline.fill(values))
     if args.out:
         ensure_writable(args.out.parent)
-    report = measure(Session(previews=False), request, parse_plans(args.plans), repeats)
+    report = measure(
+        Session(ModelPool(tuning=tuning_of(args)), previews=False), request, parse_plans(args.plans), repeats
+    )
     if args.out:
         words = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
         write_whole(args.out, lambda path: path.write_text(words, encoding="utf-8"))
