@@ -48,6 +48,11 @@ class ModelPool:
         self.tuning = tuning or Tuning()
         self._kept: OrderedDict[str, tuple[str | None, Loaded]] = OrderedDict()
 
+    @property
+    def name(self) -> str | None:
+        """The backbone used last, as it was asked for; None before the first and while one is loaded."""
+        return next(iter(reversed(list(self._kept))), None)
+
     def resident(self, backbone: str, student: str | None) -> bool:
         return backbone in self._kept and self._kept[backbone][0] == student
 

@@ -34,9 +34,6 @@ class Grid:
     multiple: int = 1
     temporal: int | None = None
 
-    def parts(self) -> list[nn.Module]:
-        """All modules of the pipeline that are in memory: networks, text encoders, autoencoder."""
-
     def latent_size(self, pixels: tuple[int, int], frames: int) -> tuple[int, ...]:
         """(H, W) or (F, H, W) in cells; raises ValueError for sizes that do not divide."""
         step = self.cell * self.multiple

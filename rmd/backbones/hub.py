@@ -59,7 +59,8 @@ def download(repo: str, revision: str, allow: list[str], ignore: list[str], on_b
         check_room(repo, wanted)
         if not files:
             raise RequestError(f"{repo} on the Hugging Face Hub has none of the files {', '.join(allow)}.")
-        return Path(huggingface_hub.snapshot_download(repo, tqdm_class=bar_for(on_bytes, wanted), **what))
+        what["tqdm_class"] = bar_for(on_bytes, wanted)
+        return Path(huggingface_hub.snapshot_download(repo, **what))
     except RequestError:
         raise
     except Exception as error:
