@@ -252,11 +252,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_sweep(commands)
     add_models(commands)
     from rmd.evaluate.command import add_evaluate
+    from rmd.space.command import add_space
     from rmd.train.command import add_train
 
     add_train(commands)
     add_evaluate(commands)
     add_bench(commands)
+    add_space(commands)
     args = parser.parse_args(arguments)
     try:
         args.run(args)

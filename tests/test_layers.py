@@ -20,7 +20,7 @@ LAYERS = {
     "rmd.session": ENGINE, "rmd.memory": ENGINE, "rmd.teacher": ENGINE, "rmd.results": ENGINE, "rmd.media": ENGINE,
     "rmd.hardware": ENGINE,
     "rmd.train": STUDIES, "rmd.evaluate": STUDIES, "rmd.bench": STUDIES, "rmd.sweep": STUDIES,
-    "rmd.cli": SHELL, "rmd.__main__": SHELL, "rmd.ui": SHELL, "app": SHELL,
+    "rmd.space": STUDIES, "rmd.cli": SHELL, "rmd.__main__": SHELL, "rmd.ui": SHELL, "app": SHELL,
 }  # fmt: skip
 ALLOWED = {
     "gradio": ("app", "rmd.ui"),

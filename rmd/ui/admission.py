@@ -85,9 +85,18 @@ def client_of(request: Request, proxies: int = 0) -> str:
 def guard_queue(page: gr.Blocks, group: str, limit: RateLimit | None, proxies: int) -> None:
     """From now on what cannot be answered is refused with a sentence before it is queued.
 
-    That is a request with too few values, and in the concurrency group `group` one of a client over its limit.
+    That is a request with too few values, and in the concurrency group `group` one of a client over its limit. Values
+    that Gradio itself stumbles over get a sentence too.
     """
-    push = page._queue.push
+    push, send = page._queue.push, page._queue.send_message
+
+    def sent(event: Event, event_message: Any) -> None:
+        failed = isinstance(event_message, ProcessCompletedMessage) and not event_message.success
+        if failed and not event_message.output.get("error"):  # what was raised is in the log and not for the outside
+            event_message.output = error_payload(gr.Error(text.NOT_UNDERSTOOD, title=text.FAILED), False)
+        send(event, event_message)
+
+    page._queue.send_message = sent
     # Gradio keeps figures of the last ten thousand events and computes a summary of them after each one, for a page
     # that is off here.
     page._queue.ANALYTICS_MAX_EVENTS, page._queue.ANAYLTICS_CACHE_FREQUENCY = 1, sys.maxsize

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import pytest
 
 from rmd.session import Session
 from rmd.ui import layout
@@ -71,9 +72,11 @@ class Server:
 def serving(
     tiny: Path, folder: Path, session: Session | None = None, deadline: float = 600.0, **options: Any
 ) -> Iterator[Server]:
-    """The app on a free port until the block ends."""
-    runner = Runner(session or Session(), Offer([tiny]), folder, deadline)
-    page = layout.build(runner)
+    """The app on a free port until the block ends. folder: where all its files go."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        runner = Runner(session or Session(), Offer([tiny]), folder / "rmd", deadline)
+        page = layout.build(runner)
     chosen = replace(Options(port=None), **options)
     _, url, _ = launch(page, runner, chosen, prevent_thread_lock=True, quiet=True)
     try:

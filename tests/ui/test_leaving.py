@@ -46,4 +46,4 @@ def test_a_closed_tab_stops_the_teacher_and_gives_up_its_place(browser: Browser,
     first.context.close()
     wait_until(lambda: (server.health()["running"], server.health()["queued"]) == (0, 0))
     assert server.seen < seen + 60  # most teacher steps were not made
-    assert not server.runner.folder.exists()
+    assert not server.runner.folder.exists()  # nothing was saved
