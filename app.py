@@ -10,11 +10,17 @@ from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported; nothing is sent to anyone
 
+if os.environ.get("SPACES_ZERO_GPU"):  # a ZeroGPU Space has this package, which must come before torch
+    import spaces  # type: ignore[import-not-found]
+
+import torch
 from gradio.utils import get_upload_folder
 
 from rmd.config import RequestError
+from rmd.memory import ModelPool
 from rmd.session import Session
-from rmd.ui import layout
+from rmd.teacher_cache import TeacherCache
+from rmd.ui import layout, zero
 from rmd.ui.runner import DEADLINE, Offer, Runner
 from rmd.ui.serving import RATE, Options, launch
 
@@ -53,6 +59,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         default=str(DEADLINE),
         help="the longest a request may take once it runs (default: %(default)s)",
     )
+    add(
+        "--teacher-cache",
+        type=Path,
+        metavar="FOLDER",
+        default=env("RMD_TEACHER_CACHE"),
+        help="keep teachers and show them again, labelled as cached, instead of running the same one twice "
+        "(default: off, but on for ZeroGPU; RMD_TEACHER_CACHE)",
+    )
     add("--backbone", type=Path, action="append", default=[], metavar="FOLDER",
         help="offer this diffusers folder too, before the bundled models; may be repeated")  # fmt: skip
     args = parser.parse_args(arguments)
@@ -77,11 +91,25 @@ def bounded(parser: argparse.ArgumentParser, name: str, value: str, low: int, hi
     return number
 
 
+def session_for(offer: Offer) -> Session:
+    """The engine; on ZeroGPU with the default backbone loaded, for its weights are handed over when the app starts."""
+    if not zero.present():
+        return Session()
+    session = zero.LentSession(spaces.GPU, ModelPool(torch.device("cuda"), warm=False))
+    if offer.default is not None:
+        session.pool.acquire(offer.outline(offer.default).entry.id, None)
+    return session
+
+
 def main() -> None:
     args = parse()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     try:
-        runner = Runner(Session(), Offer(args.backbone), Path(get_upload_folder()) / "rmd", args.deadline)
+        files = Path(get_upload_folder())
+        offer = Offer(args.backbone)
+        folder = args.teacher_cache or (files / "teachers" if zero.present() else None)
+        cache = TeacherCache(folder) if folder else None
+        runner = Runner(session_for(offer), offer, files / "rmd", args.deadline, cache)
         page = layout.build(runner)
     except RequestError as error:
         raise SystemExit(str(error)) from error

@@ -39,11 +39,13 @@ class ModelPool:
     """Keeps the last used backbones, each with its last student, in memory. Callers hold the session's lock.
 
     budget: how many backbones stay; the one that was not used for longest makes room for another.
-    tuning: how their networks compute.
+    tuning: how their networks compute. warm: run every shape once after loading; False leaves that to whoever computes.
     """
 
-    def __init__(self, device: torch.device | None = None, budget: int = 1, tuning: Tuning | None = None):
-        self.device = device or best_device()
+    def __init__(
+        self, device: torch.device | None = None, budget: int = 1, tuning: Tuning | None = None, warm: bool = True
+    ):
+        self.device, self.warm = device or best_device(), warm
         self.budget = max(1, budget)
         self.tuning = tuning or Tuning()
         self._kept: OrderedDict[str, tuple[str | None, Loaded]] = OrderedDict()
@@ -80,7 +82,7 @@ class ModelPool:
         if folder is not None:
             pair = loading.open_student(folder, teacher, catalog.known_card(entry, student))
             tune(pair[0].network, self.tuning)
-        for one in (teacher, *(pair[:1] if pair else ())):
+        for one in (teacher, *(pair[:1] if pair else ())) if self.warm else ():
             self._warm_up(one)
         loaded = Loaded(teacher, *(pair or (None, None)), time.perf_counter() - start)
         self._kept[backbone] = (student, loaded)

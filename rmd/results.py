@@ -77,6 +77,8 @@ class Done:
     card: StudentSpec | None
     device: str
     dtype: str
+    teacher_cached: str | None = None
+    """Where and when the teacher was measured if it came from the cache; then the speed-up is not of one run."""
 
     @property
     def label(self) -> str:
@@ -107,6 +109,7 @@ class Done:
             "fps": self.student.fps,
             "timings": {k: {**o.timings.as_dict(), "nfe": o.nfe} for k, o in sides.items() if o},
             "speedup": self.speedup,
+            "teacher_cached": self.teacher_cached,
             "device": self.device,
             "hardware": describe(self.device),
             "dtype": self.dtype,

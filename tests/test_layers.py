@@ -17,6 +17,7 @@ LAYERS = {
     "rmd.schedule": MATHEMATICS, "rmd.plan": MATHEMATICS, "rmd.transition": MATHEMATICS, "rmd.config": MATHEMATICS,
     "rmd.backbones": ADAPTERS,
     "rmd.denoiser": LOOP, "rmd.cascade": LOOP,
+    "rmd.teacher_cache": ENGINE,
     "rmd.session": ENGINE, "rmd.memory": ENGINE, "rmd.teacher": ENGINE, "rmd.results": ENGINE, "rmd.media": ENGINE,
     "rmd.hardware": ENGINE,
     "rmd.train": STUDIES, "rmd.evaluate": STUDIES, "rmd.bench": STUDIES, "rmd.sweep": STUDIES,

@@ -7,8 +7,8 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from rmd.config import Cancelled, GenerateRequest, RequestError, make_request
 from rmd.media import read_settings, save_output
 from rmd.plan import CascadePlan
 from rmd.results import Done
-from rmd.session import Event, Session, plan_for
+from rmd.session import Decoded, Event, Session, plan_for
+from rmd.teacher_cache import TeacherCache
 from rmd.ui import text
 
 DEADLINE = 600.0
@@ -93,8 +94,15 @@ class Offer:
 class Runner:
     """Runs checked requests on the session. folder: where pictures are written, one folder per request."""
 
-    def __init__(self, session: Session, offer: Offer, folder: Path, deadline: float = DEADLINE):
-        self.session, self.offer, self.folder, self.deadline = session, offer, folder, deadline
+    def __init__(
+        self,
+        session: Session,
+        offer: Offer,
+        folder: Path,
+        deadline: float = DEADLINE,
+        cache: TeacherCache | None = None,
+    ):
+        self.session, self.offer, self.folder, self.deadline, self.cache = session, offer, folder, deadline, cache
         self._cancels: dict[str, threading.Event] = {}
 
     def request(self, values: dict[str, Any]) -> GenerateRequest:
@@ -127,7 +135,7 @@ class Runner:
         timer.daemon = True
         timer.start()
         try:
-            yield from self.session.generate(request, cancel)
+            yield from self._events(request, cancel)
         except Cancelled as error:
             if late.is_set():
                 raise RequestError(text.TOO_LONG.format(seconds=round(self.deadline))) from error
@@ -138,6 +146,17 @@ class Runner:
             timer.cancel()
             if self._cancels.get(visitor) is cancel:
                 del self._cancels[visitor]
+
+    def _events(self, request: GenerateRequest, cancel: threading.Event) -> Iterator[Event]:
+        """The session's events, with the teacher's from the cache where there is one that was run before."""
+        known = self.cache.get(request) if self.cache and request.teacher else None
+        for event in self.session.generate(replace(request, teacher=False) if known else request, cancel):
+            if isinstance(event, Done) and known:
+                yield Decoded("teacher", known[0])
+                event = replace(event, request=request, teacher=known[0], teacher_cached=known[1])
+            elif isinstance(event, Done) and self.cache and event.teacher:
+                self.cache.put(event)
+            yield event
 
     def stop(self, visitor: str) -> bool:
         """Stop what a visitor has running; False when there is nothing."""

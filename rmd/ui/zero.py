@@ -1,0 +1,132 @@
+"""Running on ZeroGPU, Hugging Face's shared GPUs that are lent for the length of one call.
+
+How a call is lent (the package `spaces`, present on such a Space): the decorated function runs in a process that is
+forked from this one, where alone CUDA works; its arguments and what it yields travel pickled through queues. Hence:
+
+- No thread of this process exists there. `Session` computes in one persistent thread (see `rmd.session.in_thread`),
+  and handing work to that thread's pool in the fork would wait forever; so the fork runs the session's own generator
+  directly. The reason for the thread, one team of CPU threads, does not hold on a GPU.
+- A cancel event set here is not set there. It is looked at here between two events; closing the generator then makes
+  `spaces` stop the fork's loop after its current step.
+- What the fork loads is lost with it. The model is loaded here, once (`spaces` moves the weights to the GPU with the
+  fork), and without a warm-up, for there is no GPU here; the fork warms up before it measures anything.
+- An exception raised in the fork arrives as its bare name, so those with a sentence are yielded instead.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from typing import Any
+
+import gradio as gr
+import torch
+
+from rmd.backbones.base import Backbone
+from rmd.config import Cancelled, GenerateRequest, RequestError
+from rmd.memory import ModelPool, warm_up
+from rmd.session import Done, Event, Loading, Session, Waiting, check
+from rmd.ui import text
+
+OVERHEAD = 10.0
+"""Seconds for starting a process, moving weights and warming up."""
+RATE = 1e14
+"""Floating point operations a second expected of a lent GPU before anything was measured."""
+MARGIN = 1.5
+"""Asked for over what is expected: a call that takes longer than it asked for may be ended."""
+
+
+def present() -> bool:
+    """Whether this is a ZeroGPU Space."""
+    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
+class LentSession(Session):
+    """A session whose computing happens in lent calls. gpu: `spaces.GPU`, or a stand-in with its interface."""
+
+    def __init__(self, gpu: Callable[..., Any], pool: ModelPool | None = None, previews: bool = True):
+        super().__init__(pool or ModelPool(warm=False), previews)
+        self._pace: dict[str, float] = {}
+        self._warmed: set[tuple[str, str | None, int]] = set()
+        self._lent = gpu(duration=self.seconds)(self._compute)
+
+    def generate(self, request: GenerateRequest, cancel: threading.Event | None = None) -> Iterator[Event]:
+        cancel = cancel or threading.Event()
+        if not self._lock.acquire(blocking=False):
+            yield Waiting()
+            while not self._lock.acquire(timeout=0.1):
+                check(cancel)
+        try:
+            if not self.pool.resident(request.backbone, request.student):
+                yield Loading(request.backbone)
+                self._prompts.clear()
+                self.pool.acquire(request.backbone, request.student)
+            with closing(self._lent(request)) as events:
+                for event in events:
+                    check(cancel)
+                    if isinstance(event, Exception):
+                        raise event
+                    if isinstance(event, Done):
+                        self._learn(event)
+                    yield event
+        except gr.Error as error:
+            raise RequestError(self.explained(error, request)) from error
+        except RuntimeError as error:
+            if "closed by visitor" in str(error):  # they left while ZeroGPU looked for a GPU
+                raise Cancelled(str(error)) from error
+            raise
+        finally:
+            self._lock.release()
+
+    def _compute(self, request: GenerateRequest) -> Generator[Event | Exception]:
+        """What runs in the fork; a fork may serve several calls."""
+        try:
+            loaded = self.pool.acquire(request.backbone, request.student)
+            key = (request.backbone, request.student, os.getpid())
+            if key not in self._warmed:
+                for backbone in (loaded.teacher, loaded.student):
+                    if backbone is not None:
+                        warm_up(backbone)
+                self._warmed.add(key)
+            yield from self._run(request, threading.Event())
+        except RequestError as error:
+            yield error
+        except torch.OutOfMemoryError:
+            yield RequestError(text.OUT_OF_MEMORY)
+
+    def seconds(self, request: GenerateRequest) -> int:
+        """What a request asks for: every network call at full resolution at the pace of the slowest run so far."""
+        backbone = self.pool.acquire(request.backbone, request.student).teacher
+        pace = self._pace.get(request.backbone) or first_guess(backbone)
+        calls = request.steps + (request.teacher_steps * (1 if request.guidance == 1 else 2) if request.teacher else 0)
+        return math.ceil(OVERHEAD + MARGIN * pace * (calls + 2))  # two more for encoder and decoder
+
+    def _learn(self, done: Done) -> None:
+        for output in (done.teacher, done.student):
+            if output is not None:
+                pace = output.timings.denoiser / output.nfe
+                self._pace[done.request.backbone] = max(pace, self._pace.get(done.request.backbone, 0.0))
+
+    def explained(self, error: gr.Error, request: GenerateRequest) -> str:
+        """ZeroGPU's refusals and failures, with what to do about them; its own words where they have figures."""
+        asked = self.seconds(request)
+        title, said = error.title or "", " ".join(str(error.message).split()).rstrip(".")
+        if "illegal duration" in title:
+            return text.ZERO_TOO_LONG.format(seconds=asked)
+        if "aborted" in said:
+            return text.ZERO_ABORTED.format(seconds=asked)
+        if "No GPU was available" in said:
+            return text.ZERO_NO_GPU
+        if "quota" in title or "credits" in title:
+            return text.ZERO_QUOTA.format(said=said)
+        return text.ZERO_OTHER.format(said=said)
+
+
+def first_guess(backbone: Backbone) -> float:
+    """Seconds of one network call at full size: two operations per parameter and token of four latent cells."""
+    parameters = sum(p.numel() for p in backbone.network.parameters())
+    tokens = math.prod(backbone.latent_size(backbone.spec.high)) / 4
+    return 2 * parameters * tokens / RATE
