@@ -77,7 +77,11 @@ def readme(root: Path, fields: dict[str, Any]) -> list[str]:
 def contents(root: Path, fields: dict[str, Any]) -> list[str]:
     shipped, found = files(root), []
     wanted = [str(fields.get("app_file")), "requirements.txt", "README.md", "LICENSE"]
-    wanted += [f"{d.relative_to(catalog.CHECKPOINTS.parent)}/*" for e in catalog.ENTRIES for d in (e.folder, e.student)]
+    for entry in catalog.ENTRIES:
+        for folder in (entry.folder, entry.student) if entry.hub is None else ():
+            place = folder.relative_to(catalog.CHECKPOINTS.parent)
+            if entry.id == catalog.DEFAULT or (root / place).is_dir():  # others are left out where they were not made
+                wanted.append(f"{place}/*")
     for name in wanted:
         if not any(fnmatch(file, name) for file in shipped):
             found.append(f"{name} is needed by the Space, but git does not track it.")

@@ -30,7 +30,7 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("space.yaml", "requirements.txt", "pyproject.toml", "app.py", "README.md", "LICENSE", "Makefile"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, root / name)
-    for entry in catalog.ENTRIES:
+    for entry in [entry for entry in catalog.ENTRIES if entry.hub is None]:
         for folder in (entry.folder, entry.student):
             place = root / folder.relative_to(ROOT)
             place.mkdir(parents=True, exist_ok=True)
