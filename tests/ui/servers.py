@@ -77,8 +77,8 @@ def serving(
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         runner = Runner(session or Session(), Offer([tiny]), folder / "rmd", deadline)
         page = layout.build(runner)
-    chosen = replace(Options(port=None), **options)
-    _, url, _ = launch(page, runner, chosen, prevent_thread_lock=True, quiet=True)
+        chosen = replace(Options(port=None), **options)
+        _, url, _ = launch(page, runner, chosen, prevent_thread_lock=True, quiet=True)
     try:
         yield Server(url.rstrip("/"), page, runner)
     finally:
