@@ -133,7 +133,7 @@ def compose(
 
 
 def article(name: str) -> str:
-    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
+    return f"an {name}" if name[0] in "aeiou" and not name.startswith("uni") else f"a {name}"
 
 
 def caption(name: str, colour: str, generator: torch.Generator) -> str:
