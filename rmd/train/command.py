@@ -82,7 +82,7 @@ def train(args: argparse.Namespace) -> None:
         publish.teacher(runs, entry.folder, args.from_published)
     elif args.stage == "distill":
         start = entry.student if args.from_published else None
-        distill.train(entry.folder, runs / "teacher" / "latents.pt", runs / "distill", start=start, **length)
+        distill.train(entry.folder, runs / "teacher" / "latents.pt", runs / "distill", emoji, start=start, **length)
     elif args.stage == "publish-student":
         publish.student(runs, entry.folder, entry.student, args.from_published)
     else:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,103 +18,38 @@ from torch import Tensor, nn
 from rmd.backbones.base import Backbone, Conditioning
 from rmd.backbones.loading import open_backbone, open_student
 from rmd.cascade import CascadeSampler
-from rmd.denoiser import Denoised, Denoiser
+from rmd.denoiser import Denoiser
 from rmd.plan import CascadePlan, two_stage
-from rmd.schedule import Time
-from rmd.train import emoji, losses
+from rmd.train import losses
 from rmd.train.loop import Average, Replicas, Run, generator_for, set_rate
+from rmd.train.rollout import draw_times, random_plan, rollout
 from rmd.train.sheets import save_sheet
-from rmd.transition import upsample
 
 SEED = 3
 ETA, REINJECTION = 0.7, "band"  # of the default plan; training draws all of them
 RATE, FAKE_RATE = 1e-4, 2e-4
 BATCH = 8
 THREADS = 2
-GRADIENT_STEPS = 2  # steps of one rollout that are trained
-TOP = 0.98  # largest re-noising time
-OFFSET = 0.3  # lower end of re-noising above the step's own end, as a share of the interval
-STEP_WEIGHTS = (1, 3, 3, 6, 2, 3, 1, 1)  # how often K = 1 … 8 is drawn
 WARM_UP = 300  # iterations of plain guidance distillation
 FAKE_ONLY = 20  # iterations in which fake_score catches up before it guides
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A trained step's clean estimate at full size, with the re-noising interval (full-size times)."""
+class Captions(Protocol):
+    """Where prompts come from: the module that makes a backbone's training data (rmd.train.emoji, …video.clips)."""
 
-    x0: Tensor
-    low: float
-    high: float
+    @staticmethod
+    def captions_of(latents: dict[str, Tensor], pick: Tensor, generator: torch.Generator) -> list[str]: ...
 
-
-def choose(weights: tuple[float, ...], generator: torch.Generator) -> int:
-    return int(torch.multinomial(torch.tensor(weights, dtype=torch.float64), 1, generator=generator))
+    @staticmethod
+    def draw_captions(count: int, generator: torch.Generator) -> list[str]: ...
 
 
-def random_plan(backbone: Backbone, generator: torch.Generator) -> CascadePlan:
-    """K by STEP_WEIGHTS, any switch, any eta, mostly `band` re-injection."""
-    steps = 1 + choose(STEP_WEIGHTS, generator)
-    switch = int(torch.randint(steps + 1, (), generator=generator))
-    eta = float(torch.rand((), generator=generator))
-    kind = ("band", "mix", "fresh")[choose((8, 1, 1), generator)]
-    low, high = backbone.latent_size(backbone.spec.low), backbone.latent_size(backbone.spec.high)
-    return two_stage(backbone.schedule, steps, switch, low, high, eta=eta, reinjection=kind)
-
-
-def interval(plan: CascadePlan, index: int) -> tuple[float, float]:
-    """Full-size times between which step `index`'s sample is re-noised: never below the step's own end.
-
-    Low steps go up to TOP, steps after the switch up to the switch's time; the grid is the plan's uniform one.
-    """
-    steps, switch = plan.steps, plan.switch
-    end = 1 - (index + 1) / steps
-    top = TOP if index < switch or switch == 0 else min(TOP, 1 - switch / steps)
-    top = max(top, end + 0.05)
-    return end + OFFSET * (top - end), top
-
-
-def rollout(
-    student: Backbone, prompt: Conditioning, plan: CascadePlan, count: int, generator: torch.Generator
-) -> list[Kept]:
-    """Run the plan up to the last of GRADIENT_STEPS random steps and keep those steps' estimates with gradient."""
-    chosen = set(torch.randperm(plan.steps, generator=generator)[:GRADIENT_STEPS].tolist())
-    denoiser = Denoiser(student, prompt)
-    index, kept = 0, []
-
-    def step(x: Tensor, t: Time) -> Denoised:
-        nonlocal index
-        with torch.set_grad_enabled(index in chosen):
-            estimate = denoiser(x, t)
-            if index in chosen:
-                kept.append(Kept(upsample(estimate.x0, plan.size), *interval(plan, index)))
-        index += 1
-        return Denoised(estimate.x0.detach(), estimate.eps.detach())
-
-    sampler = CascadeSampler(student.schedule, plan)
-    noise = torch.randn((count, student.channels, *plan.size), generator=generator)
-    with torch.no_grad():
-        for _ in sampler.steps(step, sampler.initial(noise), generator):
-            if index > max(chosen):
-                break
-    return kept
-
-
-def draw_prompts(count: int, generator: torch.Generator) -> list[str]:
-    names, colours = [c.name for c in emoji.concepts()], list(emoji.COLOURS)
-    pick = torch.randint(len(names) * len(colours), (count,), generator=generator).tolist()
-    return [emoji.caption(names[i // len(colours)], colours[i % len(colours)], generator) for i in pick]
+def batch_size(conditioning: Conditioning) -> int:
+    return len(next(iter(conditioning.values())))
 
 
 def repeat(conditioning: Conditioning, times: int) -> Conditioning:
     return {k: torch.cat([v] * times) for k, v in conditioning.items()}
-
-
-def draw_times(kept: list[Kept], count: int, generator: torch.Generator) -> Tensor:
-    """One re-noising time per sample, uniform in its step's interval, (len(kept)·count,)."""
-    low = torch.tensor([k.low for k in kept], dtype=torch.float64).repeat_interleave(count)
-    high = torch.tensor([k.high for k in kept], dtype=torch.float64).repeat_interleave(count)
-    return low + (high - low) * torch.rand(len(low), generator=generator, dtype=torch.float64)
 
 
 class Distiller:
@@ -136,7 +70,7 @@ class Distiller:
         return Denoiser(self.teacher, prompt, repeat(self.empty, count), self.guidance)
 
     def warm_up(self, prompt: Conditioning, latents: Tensor, seed: int) -> dict[str, float]:
-        """Guidance distillation on real latents (B, C, H, W) of either size: match the guided teacher in one call."""
+        """Guidance distillation on real latents (B, C, *S) of either size: match the guided teacher in one call."""
 
         def work(student: nn.Module, fake: nn.Module, prompt: Conditioning, x0: Tensor, seed: int) -> dict[str, float]:
             g = torch.Generator().manual_seed(seed)
@@ -160,7 +94,7 @@ class Distiller:
 
     def match(self, prompt: Conditioning, seed: int, update_student: bool) -> dict[str, float]:
         """One rollout, one update of fake_score and (unless it still catches up) one of the student."""
-        count = len(prompt["pooled"]) // THREADS
+        count = batch_size(prompt) // THREADS
         plan = random_plan(self.teacher, torch.Generator().manual_seed(seed))
         shares = [(rows(prompt, i * count, count), plan, seed * THREADS + i, update_student) for i in range(THREADS)]
         values = self.replicas.accumulate(self._match, shares)
@@ -181,7 +115,7 @@ class Distiller:
         """The gradients of one thread's share."""
         # no autocast cache: a weight first cast without gradient would stay without one for the whole block
         g = torch.Generator().manual_seed(seed)
-        schedule, count = self.teacher.schedule, len(prompt["pooled"])
+        schedule, count = self.teacher.schedule, batch_size(prompt)
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
             kept = rollout(self.teacher.with_network(student), prompt, plan, count, g)
             x0 = torch.cat([k.x0 for k in kept])
@@ -218,13 +152,23 @@ def rows(conditioning: Conditioning, start: int, count: int) -> Conditioning:
     return {k: v[start : start + count] for k, v in conditioning.items()}
 
 
-def train(base: Path, latents_file: Path, folder: Path, steps: int = 1500, start: Path | None = None) -> None:
+def train(
+    base: Path,
+    latents_file: Path,
+    folder: Path,
+    captions: Captions,
+    steps: int = 1500,
+    start: Path | None = None,
+    warm_up: int | None = None,
+) -> None:
     """Distil the backbone in `base` (a diffusers folder with its card); train or resume in `folder`.
 
-    Writes `folder/student` (unet/ as fp16 safetensors and the rmd.json card's training facts) at the end.
-    latents_file: the teacher stage's latents, for the warm-up and the choice of prompts.
+    Writes `folder/student` (the network as fp16 safetensors and the rmd.json card's training facts) at the end.
+    latents_file: the teacher stage's latents, for the warm-up; captions: what they and all other prompts say.
     start: a student folder to begin from instead of the teacher's own weights.
+    warm_up: iterations of it, WARM_UP unless given.
     """
+    warm_up = WARM_UP if warm_up is None else warm_up
     backbone = open_backbone(base, base.name, torch.device("cpu"), torch.float32)
     backbone.network.requires_grad_(False)
     distiller = Distiller(backbone, backbone.spec.guidance)
@@ -243,23 +187,21 @@ def train(base: Path, latents_file: Path, folder: Path, steps: int = 1500, start
         },
     )
     latents = torch.load(latents_file, weights_only=True)
-    names, colours = [c.name for c in emoji.concepts()], list(emoji.COLOURS)
     totals: dict[str, list[float]] = {}
     for step in run.steps(steps, "distill"):
         g = generator_for(SEED, step)
         decay = max(0.1, min(1.0, (1 - step / steps) / 0.3, (step + 1) / 50))
         set_rate(distiller.optimizer, RATE * decay)
         set_rate(distiller.fake_optimizer, FAKE_RATE * decay)
-        if step < WARM_UP:
+        if step < warm_up:
             store = latents["low" if step % 2 else "high"]
             pick = torch.randint(len(store), (BATCH * (3 if step % 2 else 1),), generator=g)
-            pairs = zip(latents["concept"][pick].tolist(), latents["colour"][pick].tolist(), strict=True)
-            texts = [emoji.caption(names[c], colours[k], g) for c, k in pairs]
-            values = distiller.warm_up(encode(backbone, texts), store[pick].float(), step)
+            prompt = encode(backbone, captions.captions_of(latents, pick, g))
+            values = distiller.warm_up(prompt, store[pick].float(), step)
             run.samples += len(pick)
         else:
-            prompt = encode(backbone, draw_prompts(BATCH, g))
-            values = distiller.match(prompt, step, update_student=step >= WARM_UP + FAKE_ONLY)
+            prompt = encode(backbone, captions.draw_captions(BATCH, g))
+            values = distiller.match(prompt, step, update_student=step >= warm_up + FAKE_ONLY)
             run.samples += BATCH
         average.update()
         for name, value in values.items():
@@ -269,11 +211,11 @@ def train(base: Path, latents_file: Path, folder: Path, steps: int = 1500, start
             totals = {}
         if (step + 1) % 200 == 0 or step + 1 == steps:
             average.swap()
-            sheet(backbone.with_network(student), folder / f"sheet-{step + 1:05d}.png")
+            sheet(backbone.with_network(student), captions, folder / f"sheet-{step + 1:05d}.png")
             average.swap()
     average.swap()
     facts = {"eta": ETA, "reinjection": REINJECTION, "guidance": distiller.guidance}
-    export(student, folder / "student", facts)
+    export(student, folder / "student" / backbone.component, facts)
 
 
 @torch.no_grad()
@@ -282,36 +224,33 @@ def encode(backbone: Backbone, texts: list[str]) -> Conditioning:
 
 
 @torch.no_grad()
-def sheet(student: Backbone, path: Path) -> None:
-    """Eight fixed prompts (columns) by the plans 1+0, 0+1, 1+1, 2+2, 3+1, 4+4 (rows), low + high steps."""
+def sheet(student: Backbone, captions: Captions, path: Path) -> None:
+    """Fixed prompts (columns) by the plans 1+0, 0+1, 1+1, 2+2, 3+1, 4+4 (rows), low + high steps.
+
+    Eight pictures in a row, or four frames of each of three clips.
+    """
     g = generator_for(SEED, 10**6)
-    prompt = encode(student, draw_prompts(8, g))
-    size, rows = student.latent_size(student.spec.high), []
-    noise = torch.randn((8, student.channels, *size), generator=g)
+    prompt = encode(student, captions.draw_captions(3 if student.spec.frames > 1 else 8, g))
+    low_size, size = student.latent_size(student.spec.low), student.latent_size(student.spec.high)
+    noise = torch.randn((batch_size(prompt), student.channels, *size), generator=g)
+    pictures: list[Tensor] = []
     for low, high in ((1, 0), (0, 1), (1, 1), (2, 2), (3, 1), (4, 4)):
-        plan = two_stage(
-            student.schedule,
-            low + high,
-            low,
-            student.latent_size(student.spec.low),
-            size,
-            eta=ETA,
-            reinjection=REINJECTION,
-        )
+        plan = two_stage(student.schedule, low + high, low, low_size, size, eta=ETA, reinjection=REINJECTION)
         sampler, x0 = CascadeSampler(student.schedule, plan), noise
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
             for event in sampler.steps(
                 Denoiser(student, prompt), sampler.initial(noise), generator_for(SEED, 10**6 + 1)
             ):
                 x0 = event.estimate.x0
-            rows.append(student.pixels(x0))
-    save_sheet(torch.cat(rows), path, 8)
+            pictures.append(student.pixels(x0))
+    rows = [x if x.ndim == 4 else x[:, :, :: student.spec.frames // 4].transpose(1, 2).flatten(0, 1) for x in pictures]
+    save_sheet(torch.cat(rows), path, len(rows[0]))
 
 
 def export(student: Any, folder: Path, facts: dict[str, Any]) -> None:
-    """Write the student's network in fp16 and the facts of its training."""
-    student.to(torch.float16).save_pretrained(folder / "unet")
-    config = json.loads((folder / "unet" / "config.json").read_text())
+    """Write the student's network in fp16 into `folder` and the facts of its training beside that."""
+    student.to(torch.float16).save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
     config.pop("_name_or_path", None)  # diffusers notes the folder the base was loaded from
-    (folder / "unet" / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    (folder / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    (folder.parent / "training.json").write_text(json.dumps(facts, indent=1) + "\n")

@@ -150,3 +150,17 @@ def caption(name: str, colour: str, generator: torch.Generator) -> str:
         if u < 0:
             return text
     return templates[0][1]
+
+
+def captions_of(latents: dict[str, torch.Tensor], pick: torch.Tensor, generator: torch.Generator) -> list[str]:
+    """Captions of stored latents, by their rows in the store, in one of the phrasings."""
+    names, colours = [c.name for c in concepts()], list(COLOURS)
+    pairs = zip(latents["concept"][pick].tolist(), latents["colour"][pick].tolist(), strict=True)
+    return [caption(names[c], colours[k], generator) for c, k in pairs]
+
+
+def draw_captions(count: int, generator: torch.Generator) -> list[str]:
+    """Captions of any object and colour."""
+    names, colours = [c.name for c in concepts()], list(COLOURS)
+    pick = torch.randint(len(names) * len(colours), (count,), generator=generator).tolist()
+    return [caption(names[i // len(colours)], colours[i % len(colours)], generator) for i in pick]

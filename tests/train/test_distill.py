@@ -11,7 +11,7 @@ from rmd.backbones.base import Backbone
 from rmd.backbones.loading import open_backbone, open_student
 from rmd.plan import two_stage
 from rmd.schedule import scaled_linear
-from rmd.train import distill
+from rmd.train import distill, emoji, rollout
 from rmd.train.loop import Replicas
 
 SCHEDULE = scaled_linear()
@@ -29,7 +29,7 @@ def test_renoising_never_goes_below_the_steps_own_end(plan_shape: tuple[int, int
     steps, switch = plan_shape
     plan = two_stage(SCHEDULE, steps, switch, (4, 4), (8, 8), eta=1.0, reinjection="band")
     for index in range(steps):
-        low, high = distill.interval(plan, index)
+        low, high = rollout.interval(plan, index)
         assert 1 - (index + 1) / steps < low < high <= 0.98 + 1e-9
         if index >= switch > 0:  # after the switch: up to its time, unless the step's own interval is smaller
             assert high <= max(1 - switch / steps, 1 - (index + 1) / steps + 0.05) + 1e-9
@@ -41,8 +41,8 @@ def test_rollout_keeps_full_size_estimates_with_gradient(backbone: Backbone, ste
     plan = two_stage(backbone.schedule, steps, switch, (4, 4), (8, 8), eta=0.5, reinjection="band")
     with torch.no_grad():
         prompt = backbone.encode(["fox", "star"])
-    kept = distill.rollout(backbone.with_network(network), prompt, plan, 2, torch.Generator().manual_seed(0))
-    assert len(kept) == min(distill.GRADIENT_STEPS, steps)
+    kept = rollout.rollout(backbone.with_network(network), prompt, plan, 2, torch.Generator().manual_seed(0))
+    assert len(kept) == min(rollout.GRADIENT_STEPS, steps)
     for one in kept:
         assert one.x0.shape == (2, backbone.channels, 8, 8)
         network.zero_grad()
@@ -90,7 +90,7 @@ def test_export_can_be_opened_as_a_student(backbone: Backbone, tmp_path: Path) -
 
     trainer = distill.Distiller(backbone, guidance=3.0)
     expected = next(trainer.student.parameters()).clone()
-    distill.export(trainer.student, tmp_path, {"iterations": 0})
+    distill.export(trainer.student, tmp_path / "unet", {"iterations": 0})
     card = {
         "name": "s", "base_model": "tiny", "licence": "x", "default_steps": 4, "default_switch": 2, "eta": 0.7,
         "reinjection": "band", "training": "none", "quality": {},
@@ -120,7 +120,7 @@ def test_an_interrupted_stage_goes_on_as_if_nothing_had_happened(
         state = torch.load(tmp_path / name / "state.pt", weights_only=True)
         return torch.cat([v.flatten() for v in state["parts"]["student"].values()])
 
-    distill.train(tiny_sdxl, tmp_path / "latents.pt", tmp_path / "whole", steps=6)
+    distill.train(tiny_sdxl, tmp_path / "latents.pt", tmp_path / "whole", emoji, steps=6)
 
     steps = distill.Run.steps
 
@@ -133,9 +133,9 @@ def test_an_interrupted_stage_goes_on_as_if_nothing_had_happened(
 
     monkeypatch.setattr(distill.Run, "steps", stopping)
     with pytest.raises(KeyboardInterrupt):
-        distill.train(tiny_sdxl, tmp_path / "latents.pt", tmp_path / "parts", steps=6)
+        distill.train(tiny_sdxl, tmp_path / "latents.pt", tmp_path / "parts", emoji, steps=6)
     monkeypatch.setattr(distill.Run, "steps", steps)
-    distill.train(tiny_sdxl, tmp_path / "latents.pt", tmp_path / "parts", steps=6)
+    distill.train(tiny_sdxl, tmp_path / "latents.pt", tmp_path / "parts", emoji, steps=6)
 
     assert torch.allclose(weights("whole"), weights("parts"), atol=1e-6)
     assert (tmp_path / "parts" / "student" / "unet" / "diffusion_pytorch_model.safetensors").is_file()

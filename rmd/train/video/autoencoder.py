@@ -25,7 +25,7 @@ from rmd.train.video import clips
 
 CHANNELS = 16
 RATE, SEED = 1.5e-3, 11
-STILLS = 0.4  # share of the steps that see single frames only
+STILLS = 0.12  # share of the steps that see single frames only
 SIDE = 64  # pixels of the training crops
 BATCH = {"stills": 16, "clips": 4}
 SPAN = 9  # frames of a training clip, beginning at a latent frame's first
@@ -89,9 +89,7 @@ class Clips:
     def draw(self, generator: torch.Generator) -> Tensor:
         """A random clip, (3, FRAMES, 128, 128) in [−1, 1]."""
         objects, motions = len(self.moved), len(clips.MOTIONS)
-        i, j, k = (
-            int(torch.randint(n, (), generator=generator)) for n in (objects, motions, len(clips.COLOURS))
-        )
+        i, j, k = (int(torch.randint(n, (), generator=generator)) for n in (objects, motions, len(clips.COLOURS)))
         return clips.place(self.moved[i][j].float() / 255, clips.COLOURS[k], generator) * 2 - 1
 
     def batch(self, kind: str, generator: torch.Generator) -> Tensor:
@@ -127,7 +125,7 @@ def loss(vae: AutoencoderKLWan, x: Tensor, generator: torch.Generator) -> tuple[
     return total, mse.detach()
 
 
-def train(data: Path, folder: Path, steps: int = 1400) -> AutoencoderKLWan:
+def train(data: Path, folder: Path, steps: int = 2000) -> AutoencoderKLWan:
     """Train or resume in `folder`; writes `folder/vae` (diffusers format) and sample sheets."""
     emoji.fetch(data)
     vae = build()

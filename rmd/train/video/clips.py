@@ -71,7 +71,7 @@ def pictures(data: Path) -> Tensor:
 
 
 def move(picture: Tensor, motion: Motion, dx: float = 0.0, dy: float = 0.0) -> Tensor:
-    """A premultiplied (4, 256, 256) uint8 picture in motion → (4, FRAMES, 128, 128) in [0, 1], still without background.
+    """A premultiplied (4, 256, 256) uint8 picture in motion → (4, FRAMES, 128, 128) in [0, 1], without background.
 
     dx, dy: offset of the whole movement in canvases.
     """

@@ -22,7 +22,7 @@ DROP = 0.06  # empty captions, which predict the mean of everything
 
 
 def regions(x: Tensor) -> Tensor:
-    """Latents (B, C, F, H, W) → (B, LAYOUT, ·): what each layout token stands for, in the order of time, row, column."""
+    """Latents (B, C, F, H, W) → (B, LAYOUT, ·): what each layout token stands for, by time, row and column."""
     count = text.PLACES
     size = [s // n for s, n in zip(x.shape[2:], count, strict=True)]
     x = x.unflatten(4, (count[2], size[2])).unflatten(3, (count[1], size[1])).unflatten(2, (count[0], size[0]))

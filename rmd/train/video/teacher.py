@@ -51,7 +51,7 @@ def build_transformer() -> WanTransformer3DModel:
     )
     with torch.no_grad():
         for block in model.blocks:
-            # gates begin at 1, not near 0, and what passes them small: as many steps as a large model has are not at hand
+            # gates begin at 1, not near 0, and what passes them small: opening them would take many steps
             block.scale_shift_table.zero_()
             block.scale_shift_table[:, [2, 5]] = 1.0
             for layer in (block.attn1.to_out[0], block.attn2.to_out[0], block.ffn.net[2]):
@@ -168,7 +168,9 @@ def draw_sigmas(count: int, emphasis: float, generator: torch.Generator) -> Tens
     return u[torch.randperm(count, generator=generator)]  # every share of a batch sees all levels
 
 
-def train(data: Path, folder: Path, parts: Parts, steps: int = 5000, low_steps: int | None = None, seed: int = SEED):
+def train(
+    data: Path, folder: Path, parts: Parts, steps: int = 5000, low_steps: int | None = None, seed: int = SEED
+) -> None:
     """Train or resume in `folder`; writes `folder/pipeline` (a diffusers folder) at the end.
 
     low_steps: how many steps see the low resolution only (a third unless given). seed: of everything drawn.
@@ -236,7 +238,9 @@ def train(data: Path, folder: Path, parts: Parts, steps: int = 5000, low_steps: 
 def sample(pipe: WanPipeline, pixels: int, steps: int = 16, guidance: float = 3.0, count: int = 6) -> Tensor:
     """Clips of fixed prompts made by the pipeline itself, one motion each, (count · FRAMES, 3, S, S) in [−1, 1]."""
     prompts = [
-        clips.prompt(clips.OBJECTS[i * 5 % len(clips.OBJECTS)], clips.MOTIONS[i % 6], clips.COLOURS[i * 3 % 8])
+        clips.prompt(
+            *(v[i * step % len(v)] for v, step in ((clips.OBJECTS, 5), (clips.MOTIONS, 1), (clips.COLOURS, 3)))
+        )
         for i in range(count)
     ]
     pipe.set_progress_bar_config(disable=True)

@@ -30,9 +30,7 @@ def build_tokenizer(corpus: Iterable[str], size: int = 2000) -> PreTrainedTokeni
     trained.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(), pre_tokenizers.Metaspace()]
     )
-    trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=[PAD, END, UNKNOWN, *sentinels], show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=[PAD, END, UNKNOWN, *sentinels], show_progress=False)
     trained.train_from_iterator(corpus, trainer)
     special = [(token, trained.token_to_id(token)) for token in (END, *sentinels)]
     trained.post_processor = processors.TemplateProcessing(
