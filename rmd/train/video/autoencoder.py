@@ -61,7 +61,8 @@ def build() -> AutoencoderKLWan:
                     module.time_conv.weight[:, :, tap, 0, 0] += out / len(taps)
         # the spread of the posterior is not trained: small and the same everywhere
         vae.quant_conv.weight[CHANNELS:].zero_()
-        vae.quant_conv.bias[CHANNELS:] = -6.0
+        bias: Any = vae.quant_conv.bias
+        bias[CHANNELS:] = -6.0
     return vae
 
 

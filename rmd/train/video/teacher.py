@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +51,8 @@ def build_transformer() -> WanTransformer3DModel:
         rope_max_seq_len=64,
     )
     with torch.no_grad():
-        for block in model.blocks:
+        blocks: Any = model.blocks
+        for block in blocks:
             # gates begin at 1, not near 0, and what passes them small: opening them would take many steps
             block.scale_shift_table.zero_()
             block.scale_shift_table[:, [2, 5]] = 1.0
