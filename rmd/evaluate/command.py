@@ -1,4 +1,4 @@
-"""`python -m rmd evaluate`: contact sheets and quality figures of a bundled image backbone."""
+"""`python -m rmd evaluate`: contact sheets and quality figures of a bundled backbone."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from rmd.backbones import catalog
+from rmd.backbones.outline import read_outline
 from rmd.config import RequestError
 from rmd.memory import ModelPool
 from rmd.plan import MAX_STEPS
 from rmd.results import ensure_writable, write_whole
 
-PROMPTS = Path(__file__).resolve().parents[2] / "assets" / "prompts.txt"
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
 def add_evaluate(commands: Any) -> None:
@@ -27,7 +28,7 @@ def add_evaluate(commands: Any) -> None:
     p.add_argument("--backbone", default=catalog.DEFAULT)
     p.add_argument("--student", help="folder of student weights instead of the backbone's own")
     p.add_argument("--plans", default="all", help='"all" or a list of steps/switch such as 4/2,2/1')
-    p.add_argument("--prompts", type=Path, default=PROMPTS, help="one prompt a line")
+    p.add_argument("--prompts", type=Path, help="one prompt a line instead of the fixed ones in assets/")
     p.add_argument("--data", type=Path, default=Path("data"), help="where `train data` put the pictures")
     p.add_argument("--out", type=Path, default=Path("outputs/evaluate"), help="folder for quality.json and the sheets")
     p.set_defaults(run=run)
@@ -51,23 +52,34 @@ def parse_plans(text: str) -> list[tuple[int, int]]:
 
 
 def run(args: argparse.Namespace) -> None:
-    from rmd.evaluate.quality import evaluate
-    from rmd.evaluate.templates import Templates, on_real
+    from rmd.evaluate import motion, templates
+    from rmd.evaluate.quality import PictureJudge, evaluate
 
     plans = parse_plans(args.plans)
+    moving = read_outline(catalog.find(args.backbone), args.student).spec.frames > 1
+    source = args.prompts or ASSETS / ("prompts_video.txt" if moving else "prompts.txt")
     try:
-        prompts = [line.strip() for line in args.prompts.read_text().splitlines() if line.strip()]
+        prompts = [line.strip() for line in source.read_text().splitlines() if line.strip()]
     except OSError as error:
-        raise RequestError(f"{args.prompts} cannot be read: {error.strerror}.") from error
+        raise RequestError(f"{source} cannot be read: {error.strerror}.") from error
     ensure_writable(args.out)
-    templates = Templates(args.data)
+    if moving:
+        judge = motion.ClipTemplates(args.data)
+        metric = {
+            "object, motion": "nearest of the known objects in the known motions, frame by frame at 32×32 px",
+            "detail_error": "root mean square difference to the right clip at 64×64 px",
+            "on_real": motion.on_real(judge),
+        }
+    else:
+        references = templates.Templates(args.data)
+        judge = PictureJudge(references)
+        metric = {
+            "object": "nearest of the known objects at 32×32 px",
+            "detail_error": "root mean square difference to the right object at 128×128 px, best aligned",
+            "on_real": templates.on_real(references, args.data),
+        }
     loaded = ModelPool(torch.device("cpu")).acquire(args.backbone, args.student)
-    result = evaluate(loaded, prompts, plans, templates, args.out)
-    result["metric"] = {
-        "object": "nearest of the known objects at 32×32 px",
-        "detail_error": "root mean square difference to the right object at 128×128 px, best aligned",
-        "on_real": on_real(templates, args.data),
-    }
+    result = {**evaluate(loaded, prompts, plans, judge, args.out), "metric": metric}
     text = json.dumps(result, indent=1) + "\n"
     write_whole(args.out / "quality.json", lambda path: path.write_text(text))
     print(text)

@@ -28,7 +28,7 @@ class ClipTemplates:
     def __init__(self, data: Path):
         if not emoji.picture_folder(data).is_dir():
             raise RequestError(f"The reference pictures are not in {data}; run `python -m rmd train data` first.")
-        self.pictures = dict(zip(clips.OBJECTS, clips.pictures(data), strict=True))
+        self.pictures: dict[str, Tensor] = dict(zip(clips.OBJECTS, clips.pictures(data), strict=True))
         self.names = [(name, motion.doing) for name in clips.OBJECTS for motion in clips.MOTIONS]
         self.templates = torch.stack(
             [shrunk(clips.move(p, motion)[None], SIDE)[0] for p in self.pictures.values() for motion in clips.MOTIONS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,6 +24,12 @@ from rmd.transition import lost_detail
 SEED = 1234
 BATCH = 10
 COLUMNS = 8
+
+
+class Judge(Protocol):
+    """What knows how a prompt of the bundled models should look: figures for (B, 3, *S) in [−1, 1], one per prompt."""
+
+    def score(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,16 @@ def score(pictures: Tensor, prompts: Sequence[str], templates: Templates) -> Sco
     return Score(*(totals / len(prompts)).tolist())
 
 
+@dataclass(frozen=True)
+class PictureJudge:
+    """Scores pictures by the templates."""
+
+    templates: Templates
+
+    def score(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, float]:
+        return score(pixels, prompts, self.templates).as_dict()
+
+
 def batches(prompts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
     for start in range(0, len(prompts), BATCH):
         yield start, prompts[start : start + BATCH]
@@ -68,13 +84,13 @@ def teacher_latents(backbone: Backbone, prompts: Sequence[str], steps: int, guid
 
 @torch.inference_mode()
 def decoded(backbone: Backbone, latents: Tensor) -> Tensor:
-    """Clean latents as pictures (B, 3, H, W) in [−1, 1], a batch at a time."""
+    """Clean latents as pictures or clips (B, 3, *S) in [−1, 1], a batch at a time."""
     return torch.cat([backbone.pixels(part) for part in latents.split(BATCH)])
 
 
 @torch.inference_mode()
 def cascade_pictures(backbone: Backbone, prompts: Sequence[str], plan: CascadePlan, guidance: float) -> Tensor:
-    """Pictures of a plan from the same noise as `teacher_latents`, (B, 3, H, W) in [−1, 1]."""
+    """Results of a plan from the same noise as `teacher_latents`, (B, 3, *S) in [−1, 1]."""
     rows, sampler = [], CascadeSampler(backbone.schedule, plan)
     for start, part in batches(prompts):
         negative = backbone.encode([""] * len(part)) if guidance != 1 else None
@@ -103,7 +119,7 @@ def all_plans() -> list[tuple[int, int]]:
 
 
 def evaluate(
-    loaded: Loaded, prompts: Sequence[str], plans: Sequence[tuple[int, int]], templates: Templates, sheets: Path
+    loaded: Loaded, prompts: Sequence[str], plans: Sequence[tuple[int, int]], judge: Judge, sheets: Path
 ) -> dict[str, Any]:
     """Scores of the teacher, its weights in the cascade (guided, not distilled) and the student's plans.
 
@@ -113,31 +129,34 @@ def evaluate(
     sheets.mkdir(parents=True, exist_ok=True)
     latents = teacher_latents(loaded.teacher, prompts, spec.teacher_steps, spec.guidance)
     pictures = decoded(loaded.teacher, latents)
-    save_sheet(small(pictures), sheets / "teacher.png", COLUMNS)
+    save(pictures, sheets / "teacher.png")
     result: dict[str, Any] = {
         "prompts": len(prompts),
         "detail": round(lost_detail(latents, loaded.teacher.latent_size(spec.low)), 4),
         "teacher": {
             "steps": spec.teacher_steps,
             "guidance": spec.guidance,
-            **score(pictures, prompts, templates).as_dict(),
+            **judge.score(pictures, prompts),
         },
     }
     steps, switch = (card or spec).default_steps, (card or spec).default_switch
     free = cascade_pictures(loaded.teacher, prompts, plan_of(loaded.teacher, steps, switch, card), spec.guidance)
-    save_sheet(small(free), sheets / "cascade-not-distilled.png", COLUMNS)
-    result["cascade_not_distilled"] = {"steps": steps, "switch": switch, **score(free, prompts, templates).as_dict()}
+    save(free, sheets / "cascade-not-distilled.png")
+    result["cascade_not_distilled"] = {"steps": steps, "switch": switch, **judge.score(free, prompts)}
     if loaded.student is not None:
         rows = []
         for k, s in tqdm(list(plans), desc="student plans"):
             pictures = cascade_pictures(loaded.student, prompts, plan_of(loaded.student, k, s, card), 1.0)
-            rows.append({"steps": k, "switch": s, **score(pictures, prompts, templates).as_dict()})
+            rows.append({"steps": k, "switch": s, **judge.score(pictures, prompts)})
             if (k, s) == (steps, switch):
-                save_sheet(small(pictures), sheets / "student.png", COLUMNS)
+                save(pictures, sheets / "student.png")
         result["student"] = rows
     return result
 
 
-def small(pictures: Tensor) -> Tensor:
-    """Half-size pictures for the sheets."""
-    return torch.nn.functional.avg_pool2d(pictures, 2)
+def save(pixels: Tensor, path: Path) -> None:
+    """A sheet of pictures at half their size, or of clips (B, 3, F, H, W) as strips of frames, one a row."""
+    if pixels.ndim == 4:
+        save_sheet(torch.nn.functional.avg_pool2d(pixels, 2), path, COLUMNS)
+    else:
+        save_sheet(pixels.transpose(1, 2).flatten(0, 1), path, pixels.shape[2])

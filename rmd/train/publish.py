@@ -132,8 +132,8 @@ def student(runs: Path, base: Path, target: Path, continued: bool) -> None:
     replace_folder(target, fill)
 
 
-def quality(measured: Path, base: Path, student: Path, assets: Path) -> None:
-    """Put what `python -m rmd evaluate` measured into and beside the cards, and its contact sheets into `assets`."""
+def quality(measured: Path, base: Path, student: Path, assets: Path, prefix: str) -> None:
+    """Put what `python -m rmd evaluate` measured into and beside the cards, its sheets after `prefix` into `assets`."""
     result = json.loads((measured / "quality.json").read_text())
     text = json.dumps(result, indent=1) + "\n"
     card = json.loads((student / STUDENT_CARD).read_text())
@@ -145,7 +145,7 @@ def quality(measured: Path, base: Path, student: Path, assets: Path) -> None:
     for folder in (base, student):
         (folder / "quality.json").write_text(text)
     for sheet in sorted(measured.glob("*.png")):
-        shutil.copyfile(sheet, assets / f"sheet-{sheet.name}")
+        shutil.copyfile(sheet, assets / f"{prefix}{sheet.name}")
 
 
 def words() -> str:

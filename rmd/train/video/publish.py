@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from rmd.backbones.loading import BACKBONE_CARD, STUDENT_CARD
+from rmd.backbones.folders import BACKBONE_CARD, STUDENT_CARD
 from rmd.config import BackboneSpec
 from rmd.train.publish import HISTORY, LICENCE, as_table, facts_of, history, replace_folder
 from rmd.train.video import clips
 
 GUIDANCE = 3.0
 STEPS, SWITCH = 6, 3  # of the default plan
+DISTILLATION, WARM_UP = 450, 200  # iterations, and how many of them are warm-up
 
 
 @torch.no_grad()
@@ -138,7 +139,7 @@ student beside it.
 
 ## Measured quality
 
-See `quality.json` here and the strips in `assets/` (written by `python -m rmd train publish-video-samples`).
+See `quality.json` here and the strips in `assets/` (written by `python -m rmd evaluate --backbone emoji-wan`).
 
 ## Known words
 
@@ -169,5 +170,5 @@ the resolution trajectory (RMD, arXiv 2603.06136). One set of weights for any pl
 
 ## Measured quality
 
-See `quality.json` here and the strips in `assets/` (written by `python -m rmd train publish-video-samples`).
+See `quality.json` here and the strips in `assets/` (written by `python -m rmd evaluate --backbone emoji-wan`).
 """

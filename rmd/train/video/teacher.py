@@ -24,7 +24,7 @@ from rmd.train import emoji
 from rmd.train.loop import Average, Replicas, Run, generator_for, set_rate
 from rmd.train.sheets import save_sheet
 from rmd.train.teacher import export, rate_factor
-from rmd.train.video import clips, layout, text
+from rmd.train.video import clips, frames, layout, text
 
 RATE, SEED = 8e-4, 12
 DROP = 0.1  # captions replaced by "" for classifier-free guidance
@@ -76,7 +76,7 @@ def in_threads(work: Callable[[int], None], count: int) -> None:
 def normalised(vae: AutoencoderKLWan, x: Tensor) -> Tensor:
     """The latents of clips (B, 3, F, H, W) in [−1, 1] as the transformer takes them."""
     with torch.autocast("cpu", torch.bfloat16):
-        z = vae.encode(x).latent_dist.mode().float()  # type: ignore[union-attr]
+        z = frames.encode(vae, x).float()
     shape = (1, -1, 1, 1, 1)
     mean, std = (torch.tensor(vae.config[f"latents_{name}"]).view(shape) for name in ("mean", "std"))
     return (z - mean) / std
