@@ -88,22 +88,22 @@ class Clips:
         pictures = clips.pictures(data)
         self.moved = [[(clips.move(p, m) * 255).round().byte() for m in clips.MOTIONS] for p in pictures]
 
-    def draw(self, generator: torch.Generator) -> Tensor:
-        """A random clip, (3, FRAMES, 128, 128) in [−1, 1]."""
+    def draw(self, generator: torch.Generator, start: int = 0, span: int = clips.FRAMES) -> Tensor:
+        """`span` frames of a random clip, (1, 3, span, 128, 128) in [−1, 1]."""
         objects, motions = len(self.moved), len(clips.MOTIONS)
         i, j, k = (int(torch.randint(n, (), generator=generator)) for n in (objects, motions, len(clips.COLOURS)))
-        return clips.place(self.moved[i][j].float() / 255, clips.COLOURS[k], generator) * 2 - 1
+        moved = self.moved[i][j][:, start : start + span].float() / 255
+        return clips.place(moved, clips.COLOURS[k], generator)[None] * 2 - 1
 
-    def batch(self, kind: str, generator: torch.Generator) -> Tensor:
-        """(B, 3, T, 64, 64): crops at full size and whole frames at half size; T is 1 for stills, else SPAN."""
+    def batch(self, kind: str, count: int, generator: torch.Generator) -> Tensor:
+        """(count, 3, T, 64, 64): crops at full size and whole frames at half size; T is 1 for stills, else SPAN."""
         rows = []
-        for i in range(BATCH[kind]):
-            x = self.draw(generator)[None]
+        for i in range(count):
             blocks = (clips.FRAMES - SPAN) // 4 + 1
-            start, count = 4 * int(torch.randint(blocks, (), generator=generator)), SPAN
+            start, span = 4 * int(torch.randint(blocks, (), generator=generator)), SPAN
             if kind == "stills":
-                start, count = int(torch.randint(clips.FRAMES, (), generator=generator)), 1
-            x = x[:, :, start : start + count]
+                start, span = int(torch.randint(clips.FRAMES, (), generator=generator)), 1
+            x = self.draw(generator, start, span)
             if i % 2:
                 x = clips.shrink(x)
             room = x.shape[-1] - SIDE + 1
@@ -136,26 +136,27 @@ def train(data: Path, folder: Path, steps: int = 2400) -> AutoencoderKLWan:
     run = Run(folder, {"vae": vae, "optimizer": optimizer, "average": average})
     source = Clips(data)
     g = generator_for(SEED, 10**6)
-    probe = torch.stack([source.draw(g) for _ in range(4)])
+    probe = torch.cat([source.draw(g) for _ in range(4)])
     workers = torch.get_num_threads()
     replicas = Replicas((vae,), workers)
 
-    def backward(vae: AutoencoderKLWan, x: Tensor, seed: int) -> dict[str, float]:
+    def backward(vae: AutoencoderKLWan, kind: str, seed: int) -> dict[str, float]:
+        g = generator_for(SEED, seed)
+        x = source.batch(kind, BATCH[kind] // workers, g)
         with torch.autocast("cpu", torch.bfloat16):
-            total, mse = loss(vae, x, torch.Generator().manual_seed(seed))
+            total, mse = loss(vae, x, g)
         total.backward()
         return {"loss": total.item(), "mse": mse.item()}
 
     for step in run.steps(steps, "video autoencoder"):
         set_rate(optimizer, RATE * cosine(step, steps))
-        x = source.batch("stills" if step < STILLS * steps else "clips", generator_for(SEED, step))
+        kind = "stills" if step < STILLS * steps else "clips"
         optimizer.zero_grad(set_to_none=True)
-        shares = [(part, step * workers + i) for i, part in enumerate(x.chunk(workers))]
-        values = replicas.accumulate(backward, shares)
+        values = replicas.accumulate(backward, [(kind, step * workers + i) for i in range(workers)])
         nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         average.update()
-        run.samples += len(x)
+        run.samples += BATCH[kind]
         if (step + 1) % 200 == 0 or step + 1 == steps:
             average.swap()
             out = reconstruct(vae, probe)
@@ -188,7 +189,7 @@ def save(vae: AutoencoderKLWan, source: Clips, folder: Path) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         parts = []
         for _ in range(12):
-            x = source.draw(g)[None]
+            x = source.draw(g)
             for size in (x, clips.shrink(x)):
                 parts.append(frames.encode(vae, size).float().transpose(0, 1).flatten(1))
     z = torch.cat(parts, dim=1)
