@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rmd.backbones.catalog import CHECKPOINTS, ENTRIES
+from rmd.backbones.catalog import find
 from rmd.config import RequestError
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -33,16 +32,7 @@ VIDEO_STAGES = {
 }
 
 
-@dataclass(frozen=True)
-class Folders:
-    """Where a backbone's teacher and student are published."""
-
-    teacher: Path
-    student: Path
-
-
-IMAGE = Folders(ENTRIES[0].folder, ENTRIES[0].student)
-VIDEO = Folders(CHECKPOINTS / "emoji-wan", CHECKPOINTS / "emoji-wan-student")
+IMAGE, VIDEO = find("emoji-sdxl"), find("emoji-wan")
 
 
 def add_train(commands: Any) -> None:
@@ -85,16 +75,16 @@ def train(args: argparse.Namespace) -> None:
 def needs(runs: Path, from_published: bool) -> dict[str, Path]:
     """What has to exist before a stage."""
     needed: dict[str, Path] = {}
-    for folders, prefix in ((IMAGE, ""), (VIDEO, "video-")):
+    for entry, prefix in ((IMAGE, ""), (VIDEO, "video-")):
         needed |= {
             f"{prefix}teacher": runs / f"{prefix}autoencoder" / "vae",
             f"publish-{prefix}teacher": runs / f"{prefix}teacher" / "pipeline",
-            f"{prefix}distill": folders.teacher,
+            f"{prefix}distill": entry.folder,
             f"publish-{prefix}student": runs / f"{prefix}distill" / "student",
             f"publish-{prefix}quality": runs / f"{prefix}evaluate" / "quality.json",
         }
         if from_published:
-            needed |= {f"{prefix}teacher": folders.teacher, f"{prefix}distill": folders.student}
+            needed |= {f"{prefix}teacher": entry.folder, f"{prefix}distill": entry.student}
     return needed
 
 
@@ -106,7 +96,7 @@ def image_stages(args: argparse.Namespace, length: dict[str, int]) -> dict[str, 
 
     def train_teacher() -> None:
         if again:
-            parts = teacher.published_parts(IMAGE.teacher)
+            parts = teacher.published_parts(IMAGE.folder)
             teacher.train(args.data, runs / "teacher", parts, low_steps=0, seed=CONTINUED, **length)
         else:
             parts = teacher.new_parts(args.data, runs / "teacher", runs / "autoencoder" / "vae")
@@ -114,16 +104,16 @@ def image_stages(args: argparse.Namespace, length: dict[str, int]) -> dict[str, 
 
     def train_student() -> None:
         latents, start = runs / "teacher" / "latents.pt", IMAGE.student if again else None
-        distill.train(IMAGE.teacher, latents, runs / "distill", emoji, start=start, **length)
+        distill.train(IMAGE.folder, latents, runs / "distill", emoji, start=start, **length)
 
     return {
         "data": lambda: emoji.fetch(args.data),
         "autoencoder": lambda: autoencoder.train(args.data, runs / "autoencoder", **length),
         "teacher": train_teacher,
-        "publish-teacher": lambda: publish.teacher(runs, IMAGE.teacher, again),
+        "publish-teacher": lambda: publish.teacher(runs, IMAGE.folder, again),
         "distill": train_student,
-        "publish-student": lambda: publish.student(runs, IMAGE.teacher, IMAGE.student, again),
-        "publish-quality": lambda: publish.quality(runs / "evaluate", IMAGE.teacher, IMAGE.student, ASSETS, "sheet-"),
+        "publish-student": lambda: publish.student(runs, IMAGE.folder, IMAGE.student, again),
+        "publish-quality": lambda: publish.quality(runs / "evaluate", IMAGE.folder, IMAGE.student, ASSETS, "sheet-"),
     }
 
 
@@ -137,7 +127,7 @@ def video_stages(args: argparse.Namespace, length: dict[str, int]) -> dict[str, 
 
     def train_teacher() -> None:
         if again:
-            parts = teacher.published_parts(VIDEO.teacher)
+            parts = teacher.published_parts(VIDEO.folder)
             teacher.train(args.data, runs / "video-teacher", parts, low_steps=0, seed=CONTINUED, **length)
         else:
             parts = teacher.new_parts(args.data, runs / "video-teacher", runs / "video-autoencoder" / "vae")
@@ -146,15 +136,15 @@ def video_stages(args: argparse.Namespace, length: dict[str, int]) -> dict[str, 
     def train_student() -> None:
         latents, start = runs / "video-teacher" / "latents.pt", VIDEO.student if again else None
         options = {"steps": publish.DISTILLATION, "warm_up": publish.WARM_UP} | length
-        distill.train(VIDEO.teacher, latents, runs / "video-distill", clips, start=start, **options)
+        distill.train(VIDEO.folder, latents, runs / "video-distill", clips, start=start, **options)
 
     return {
         "video-autoencoder": lambda: autoencoder.train(args.data, runs / "video-autoencoder", **length),
         "video-teacher": train_teacher,
-        "publish-video-teacher": lambda: publish.teacher(runs, VIDEO.teacher, again),
+        "publish-video-teacher": lambda: publish.teacher(runs, VIDEO.folder, again),
         "video-distill": train_student,
-        "publish-video-student": lambda: publish.student(runs, VIDEO.teacher, VIDEO.student, again),
+        "publish-video-student": lambda: publish.student(runs, VIDEO.folder, VIDEO.student, again),
         "publish-video-quality": lambda: publish_image.quality(
-            measured, VIDEO.teacher, VIDEO.student, ASSETS, "sheet-video-"
+            measured, VIDEO.folder, VIDEO.student, ASSETS, "sheet-video-"
         ),
     }
