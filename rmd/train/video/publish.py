@@ -19,13 +19,13 @@ from rmd.train.video import clips
 
 GUIDANCE = 3.0
 STEPS, SWITCH = 6, 3  # of the default plan
-DISTILLATION, WARM_UP = 450, 200  # iterations, and how many of them are warm-up
+DISTILLATION, WARM_UP = 300, 180  # iterations, and how many of them are warm-up
 
 
 @torch.no_grad()
 def fit_rgb(vae: AutoencoderKLWan, latents: Tensor) -> list[list[float]]:
     """Least squares from a latent cell to the mean colour of its pixels and frames: (3, C + 1), last a constant."""
-    pick = latents[torch.randperm(len(latents), generator=torch.Generator().manual_seed(0))[:24]].float()
+    pick = latents[torch.randperm(len(latents), generator=torch.Generator().manual_seed(0))[:12]].float()
     shape = (1, -1, 1, 1, 1)
     mean, std = (torch.tensor(vae.config[f"latents_{name}"]).view(shape) for name in ("mean", "std"))
     pixels = torch.cat([vae.decode(z[None] * std + mean).sample for z in pick]) / 2 + 0.5  # type: ignore[union-attr]
