@@ -45,8 +45,8 @@ def test_quality_goes_into_the_cards(tmp_path: Path, measured: dict[str, float])
     (folders["measured"] / "teacher.png").write_bytes(b"picture")
     (folders["base"] / "backbone.json").write_text(json.dumps({"name": "Base"}))
     (folders["student"] / "rmd.json").write_text(json.dumps({"name": "Student"}))
-    quality(**folders)
+    quality(**folders, prefix="sheet-clips-")
+    assert (folders["assets"] / "sheet-clips-teacher.png").read_bytes() == b"picture"
     assert json.loads((folders["base"] / "backbone.json").read_text()) == {"name": "Base", **measured}
     assert json.loads((folders["student"] / "rmd.json").read_text())["quality"]["prompts"] == 2
     assert json.loads((folders["student"] / "quality.json").read_text()) == result
-    assert (folders["assets"] / "sheet-teacher.png").read_bytes() == b"picture"
