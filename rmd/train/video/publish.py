@@ -37,6 +37,9 @@ def fit_rgb(vae: AutoencoderKLWan, latents: Tensor) -> list[list[float]]:
     return [[round(v, 4) for v in row] for row in torch.linalg.lstsq(cells, colour).solution.T.tolist()]
 
 
+PROMPTS = Path(__file__).resolve().parents[3] / "assets" / "prompts_video.txt"
+
+
 def teacher(runs: Path, target: Path, continued: bool) -> None:
     """checkpoints/…: the pipeline, backbone.json, the training's history and README.md."""
     source = runs / "video-teacher" / "pipeline"
@@ -55,6 +58,7 @@ def teacher(runs: Path, target: Path, continued: bool) -> None:
         "licence": LICENCE,
         "known_words": [*clips.OBJECTS, *(words for m in clips.MOTIONS for words in (m.doing, m.does))],
         "colours": list(clips.COLOURS),
+        "prompts": PROMPTS.read_text().splitlines(),
         "rgb_factors": fit_rgb(vae, latents["high"]),
     }
     BackboneSpec(id="check", **{k: v for k, v in card.items() if k != "rgb_factors"})  # the reader's own shape
