@@ -74,6 +74,8 @@ written: list[str] | None = None
 def watch(event: str, arguments: tuple[Any, ...]) -> None:
     if written is None or event not in ("open", "os.mkdir", "os.rename", "os.remove"):
         return
+    if isinstance(arguments[0], int):  # a descriptor that was opened before
+        return
     path, changes = str(arguments[0]), True
     if event == "open":
         mode, flags = arguments[1], arguments[2]
