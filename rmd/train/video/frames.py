@@ -56,11 +56,10 @@ def to_clips(x: Tensor, count: int) -> Tensor:
     return x.unflatten(0, (count, -1)).transpose(1, 2)
 
 
-def conv(module: nn.Module, x: Tensor) -> Tensor:
+def conv(module: Any, x: Tensor) -> Tensor:
     """A causal convolution's last time tap."""
-    weight: Any = module.weight[:, :, -1]
-    bias: Any = module.bias
-    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+    weight = module.weight[:, :, -1]
+    return F.conv2d(x, weight, module.bias, padding=weight.shape[-1] // 2)
 
 
 def norm(module: Any, x: Tensor) -> Tensor:

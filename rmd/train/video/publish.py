@@ -143,7 +143,8 @@ student beside it.
 
 ## Measured quality
 
-See `quality.json` here and the strips in `assets/` (written by `python -m rmd evaluate --backbone emoji-wan`).
+`quality.json` here and the strips in `assets/sheet-video-*.png`, both written by
+`python -m rmd evaluate --backbone emoji-wan` on the 20 prompts of `assets/prompts_video.txt`.
 
 ## Known words
 
@@ -174,5 +175,6 @@ the resolution trajectory (RMD, arXiv 2603.06136). One set of weights for any pl
 
 ## Measured quality
 
-See `quality.json` here and the strips in `assets/` (written by `python -m rmd evaluate --backbone emoji-wan`).
+`quality.json` here and the strips in `assets/sheet-video-*.png`, both written by
+`python -m rmd evaluate --backbone emoji-wan` on the 20 prompts of `assets/prompts_video.txt`.
 """
