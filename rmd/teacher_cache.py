@@ -19,6 +19,7 @@ from PIL import Image, ImageSequence, PngImagePlugin
 
 from rmd.backbones import catalog
 from rmd.config import GenerateRequest, RequestError
+from rmd.hardware import describe
 from rmd.results import Done, Output, StageTiming, Timings, write_whole
 
 log = logging.getLogger("rmd.teacher_cache")
@@ -66,7 +67,7 @@ class TeacherCache:
             "timings": asdict(output.timings),
             "nfe": output.nfe,
             "fps": output.fps,
-            "measured": f"{done.device}, {done.dtype}, on {time.strftime('%Y-%m-%d', time.gmtime())}",
+            "measured": f"{describe(done.device)}, {done.dtype}, on {time.strftime('%Y-%m-%d', time.gmtime())}",
         }
         info = PngImagePlugin.PngInfo()
         info.add_itxt(CHUNK, json.dumps(known))

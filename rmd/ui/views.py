@@ -167,7 +167,7 @@ def speed(info: dict[str, Any] | None) -> str:
     earlier = " The teacher's time is from your last full run." if info.get("teacher_earlier") else ""
     if info.get("teacher_cached"):
         earlier += text.CACHED.format(where=escape(info["teacher_cached"]))
-        badge += '<span class="badge fine">cached teacher</span>'
+        badge += ' <span class="badge fine">cached teacher</span>'
     return (
         f'<section class="speed"><h3>Speed-up</h3><div class="big">{times(gain["end_to_end"])}</div>'
         f'<p class="what">end to end: {duration(student["end_to_end"])} instead of '
