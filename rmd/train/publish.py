@@ -19,6 +19,7 @@ from rmd.train import emoji
 
 LICENCE = "apache-2.0 (weights), trained on MIT-licensed pictures"
 HIGH, LOW, GUIDANCE = (256, 256), (128, 128), 2.0
+PLAN = (4, 2)  # steps and switch of the default plan
 HISTORY = "training.json"
 
 
@@ -79,8 +80,8 @@ def teacher(runs: Path, target: Path, continued: bool) -> None:
         "low": LOW,
         "teacher_steps": 50,
         "guidance": GUIDANCE,
-        "default_steps": 4,
-        "default_switch": 2,
+        "default_steps": PLAN[0],
+        "default_switch": PLAN[1],
         "licence": LICENCE,
         "known_words": [c.name for c in emoji.concepts()],
         "colours": list(emoji.COLOURS),
@@ -106,15 +107,23 @@ def teacher(runs: Path, target: Path, continued: bool) -> None:
 
 
 def student(runs: Path, base: Path, target: Path, continued: bool) -> None:
-    """checkpoints/…-student: unet/, rmd.json, the training's history and README.md."""
-    trained = json.loads((runs / "distill" / "student" / "training.json").read_text())
-    rows = history(target, [facts_of("distillation", runs / "distill")], continued)
+    """checkpoints/…-student of the image model."""
+    write_student(runs / "distill", base, target, continued, PLAN, STUDENT_CARD_TEXT)
+
+
+def write_student(run: Path, base: Path, target: Path, continued: bool, plan: tuple[int, int], words: str) -> None:
+    """The finished distillation in `run` as a student folder: weights, rmd.json, the training's history and README.md.
+
+    plan: steps and switch of the default plan. words: README.md with places for `history`, `base` and `train`.
+    """
+    trained = json.loads((run / "student" / "training.json").read_text())
+    rows = history(target, [facts_of("distillation", run)], continued)
     card = {
         "name": "RMD student",
         "base_model": base.name,
         "licence": LICENCE,
-        "default_steps": 4,
-        "default_switch": 2,
+        "default_steps": plan[0],
+        "default_switch": plan[1],
         "eta": trained["eta"],
         "reinjection": trained["reinjection"],
         "training": f"{sum(r['steps'] for r in rows)} iterations in {sum(r['minutes'] for r in rows):.0f} minutes on "
@@ -123,11 +132,10 @@ def student(runs: Path, base: Path, target: Path, continued: bool) -> None:
     }
 
     def fill(folder: Path) -> None:
-        shutil.copytree(runs / "distill" / "student" / "unet", folder / "unet")
+        shutil.copytree(run / "student", folder, dirs_exist_ok=True)
         (folder / STUDENT_CARD).write_text(json.dumps(card, indent=1) + "\n")
         (folder / HISTORY).write_text(json.dumps(rows, indent=1) + "\n")
-        text = STUDENT_CARD_TEXT.format(history=as_table(rows), base=base.name, train=trained)
-        (folder / "README.md").write_text(text)
+        (folder / "README.md").write_text(words.format(history=as_table(rows), base=base.name, train=trained))
 
     replace_folder(target, fill)
 

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from rmd.backbones.folders import BACKBONE_CARD, STUDENT_CARD
+from rmd.backbones.folders import BACKBONE_CARD
 from rmd.config import BackboneSpec
-from rmd.train.publish import HISTORY, LICENCE, as_table, facts_of, history, replace_folder
+from rmd.train.publish import HISTORY, LICENCE, as_table, facts_of, history, replace_folder, write_student
 from rmd.train.video import clips
 
 GUIDANCE = 3.0
-STEPS, SWITCH = 6, 3  # of the default plan
+PROMPTS = Path(__file__).resolve().parents[3] / "assets" / "prompts_video.txt"
+PLAN = (6, 3)  # steps and switch of the default plan
 DISTILLATION, WARM_UP = 300, 180  # iterations, and how many of them are warm-up
 
 
@@ -37,9 +38,6 @@ def fit_rgb(vae: AutoencoderKLWan, latents: Tensor) -> list[list[float]]:
     return [[round(v, 4) for v in row] for row in torch.linalg.lstsq(cells, colour).solution.T.tolist()]
 
 
-PROMPTS = Path(__file__).resolve().parents[3] / "assets" / "prompts_video.txt"
-
-
 def teacher(runs: Path, target: Path, continued: bool) -> None:
     """checkpoints/…: the pipeline, backbone.json, the training's history and README.md."""
     source = runs / "video-teacher" / "pipeline"
@@ -53,8 +51,8 @@ def teacher(runs: Path, target: Path, continued: bool) -> None:
         "fps": clips.FPS,
         "teacher_steps": 50,
         "guidance": GUIDANCE,
-        "default_steps": STEPS,
-        "default_switch": SWITCH,
+        "default_steps": PLAN[0],
+        "default_switch": PLAN[1],
         "licence": LICENCE,
         "known_words": [*clips.OBJECTS, *(words for m in clips.MOTIONS for words in (m.doing, m.does))],
         "colours": list(clips.COLOURS),
@@ -86,31 +84,8 @@ def teacher(runs: Path, target: Path, continued: bool) -> None:
 
 
 def student(runs: Path, base: Path, target: Path, continued: bool) -> None:
-    """checkpoints/…-student: transformer/, rmd.json, the training's history and README.md."""
-    source = runs / "video-distill" / "student"
-    trained = json.loads((source / "training.json").read_text())
-    rows = history(target, [facts_of("distillation", runs / "video-distill")], continued)
-    card = {
-        "name": "RMD student",
-        "base_model": base.name,
-        "licence": LICENCE,
-        "default_steps": STEPS,
-        "default_switch": SWITCH,
-        "eta": trained["eta"],
-        "reinjection": trained["reinjection"],
-        "training": f"{sum(r['steps'] for r in rows)} iterations in {sum(r['minutes'] for r in rows):.0f} minutes on "
-        f"{rows[-1]['hardware']}; random plans, 1 to 8 steps and any switch",
-        "quality": {},
-    }
-
-    def fill(folder: Path) -> None:
-        shutil.copytree(source / "transformer", folder / "transformer")
-        (folder / STUDENT_CARD).write_text(json.dumps(card, indent=1) + "\n")
-        (folder / HISTORY).write_text(json.dumps(rows, indent=1) + "\n")
-        text = STUDENT_CARD_TEXT.format(history=as_table(rows), base=base.name, train=trained)
-        (folder / "README.md").write_text(text)
-
-    replace_folder(target, fill)
+    """checkpoints/…-student of the video model."""
+    write_student(runs / "video-distill", base, target, continued, PLAN, STUDENT_CARD_TEXT)
 
 
 TEACHER_CARD = """---
