@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from rmd.backbones import catalog, loading
+from rmd.backbones import catalog
 from rmd.backbones.base import Backbone
+from rmd.backbones.loading import StoredWeights, Weights
 from rmd.backbones.machine import best_device, free_gb
 from rmd.backbones.placement import WORKING_GB, Tuning, tune
 from rmd.config import RequestError, StudentSpec
@@ -40,14 +41,21 @@ class ModelPool:
 
     budget: how many backbones stay; the one that was not used for longest makes room for another.
     tuning: how their networks compute. warm: run every shape once after loading; False leaves that to whoever computes.
+    weights: where they come from, by default folders on this machine.
     """
 
     def __init__(
-        self, device: torch.device | None = None, budget: int = 1, tuning: Tuning | None = None, warm: bool = True
+        self,
+        device: torch.device | None = None,
+        budget: int = 1,
+        tuning: Tuning | None = None,
+        warm: bool = True,
+        weights: Weights | None = None,
     ):
         self.device, self.warm = device or best_device(), warm
         self.budget = max(1, budget)
         self.tuning = tuning or Tuning()
+        self.weights: Weights = weights or StoredWeights()
         self._kept: OrderedDict[str, tuple[str | None, Loaded]] = OrderedDict()
 
     @property
@@ -74,17 +82,16 @@ class ModelPool:
         release_memory(self.device)
         entry = catalog.find(backbone)
         if teacher is None:
-            catalog.check_there(entry)
-            teacher = loading.open_backbone(entry.folder, entry.id, self.device, spec=entry.spec)
+            teacher = self.weights.backbone(entry, self.device)
             tune(teacher.network, self.tuning)
-        pair = None
-        folder = catalog.student_folder(entry, student)
-        if folder is not None:
-            pair = loading.open_student(folder, teacher, catalog.known_card(entry, student))
-            tune(pair[0].network, self.tuning)
-        for one in (teacher, *(pair[:1] if pair else ())) if self.warm else ():
-            self._warm_up(one)
-        loaded = Loaded(teacher, *(pair or (None, None)), time.perf_counter() - start)
+        fast, card = self.weights.student(entry, student, teacher) or (None, None)
+        own = fast if fast is not teacher else None  # random weights have one network in both roles
+        if own is not None:
+            tune(own.network, self.tuning)
+        for one in (teacher, own) if self.warm else ():
+            if one is not None:
+                self._warm_up(one)
+        loaded = Loaded(teacher, fast, card, time.perf_counter() - start)
         self._kept[backbone] = (student, loaded)
         return loaded
 

@@ -43,6 +43,8 @@ class Hub:
 
     repo: str
     revision: str
+    pipeline: str
+    """The pipeline's class in diffusers."""
     gated: bool
     download_gb: float
     memory_gb: float
@@ -91,7 +93,8 @@ def entry_from(row: dict[str, Any]) -> Entry:
     spec = spec_from({**row["spec"], "name": name, "licence": row["licence"]}, key)
     small = [f"{part}/{kind}" for part in row["components"] for kind in ("*.json", "*.txt", "*.model", row["weights"])]
     source = Hub(
-        row["repo"], row["revision"], row["gated"], row["download_gb"], row["memory_gb"], row["offloaded_gb"],
+        row["repo"], row["revision"], row["class"], row["gated"],
+        row["download_gb"], row["memory_gb"], row["offloaded_gb"],
         ("model_index.json", *small), tuple(row.get("leave", ())),
     )  # fmt: skip
     published = tuple(published_from(one, name) for one in row["students"])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import diffusers
 import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from rmd.backbones import catalog
+from rmd.backbones.adapter import PipelineBackbone
 from rmd.backbones.base import Backbone
 from rmd.backbones.folders import (
     BACKBONE_CARD,
@@ -23,9 +26,9 @@ from rmd.backbones.folders import (
 )
 from rmd.backbones.placement import place, save_memory
 from rmd.backbones.students import open_student
-from rmd.config import BackboneSpec, RequestError
+from rmd.config import BackboneSpec, RequestError, StudentSpec
 
-__all__ = ["default_dtype", "open_backbone", "open_student"]
+__all__ = ["StoredWeights", "Weights", "default_dtype", "dtypes_for", "open_backbone", "open_student", "settle"]
 
 # The libraries warn of what is meant here (an AutoencoderTiny in SDXL's place, no torchvision) and draw a bar per
 # folder; failures arrive as exceptions all the same.
@@ -44,6 +47,23 @@ def default_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def dtypes_for(pipeline: str, device: torch.device, dtype: torch.dtype | None = None) -> dict[str, torch.dtype]:
+    """A pipeline's dtypes by component as `from_pretrained` takes them; `dtype` in place of the device's own."""
+    dtype = dtype or default_dtype(device)
+    # Autoencoders lose more to rounding than networks do: fp16 overflows SDXL's, and Wan's is meant for fp32.
+    exact = dtype == torch.float16 or (pipeline == "WanPipeline" and device.type == "cuda")
+    return {"default": dtype, "vae": torch.float32 if exact else dtype}
+
+
+def settle(backbone: PipelineBackbone, device: torch.device, resident: bool = False) -> None:
+    """Bring a new backbone to its device and into shape; `resident` when all of it is there already."""
+    pipe, spec = backbone.pipe, backbone.spec
+    for part in (backbone.component, "vae") if backbone.channels_last else ():
+        getattr(pipe, part).to(memory_format=torch.channels_last)
+    backbone.offload = "none" if resident else place(pipe, backbone.component, device)
+    save_memory(pipe.vae, spec.frames * spec.high[0] * spec.high[1])
+
+
 def open_backbone(
     folder: Path, id: str, device: torch.device, dtype: torch.dtype | None = None, spec: BackboneSpec | None = None
 ) -> Backbone:
@@ -57,9 +77,6 @@ def open_backbone(
     missing = missing_file(folder)
     if missing:
         raise RequestError(f"{folder} cannot be loaded: it is incomplete, {missing} is missing.")
-    dtype = dtype or default_dtype(device)
-    # Autoencoders lose more to rounding than networks do: fp16 overflows SDXL's, and Wan's is meant for fp32.
-    exact = dtype == torch.float16 or (name == "WanPipeline" and device.type == "cuda")
     # what a folder leaves out has to be left out by name where its class does not call it optional (SD3's T5)
     index = read_json(folder / "model_index.json")
     absent = {part: None for part, source in index.items() if source == [None, None]}
@@ -67,7 +84,7 @@ def open_backbone(
     try:
         pipe = getattr(diffusers, name).from_pretrained(
             folder,
-            dtype={"default": dtype, "vae": torch.float32 if exact else dtype},
+            dtype=dtypes_for(name, device, dtype),
             use_safetensors=True,
             local_files_only=True,
             variant=variant_of(folder, adapter.component),
@@ -81,12 +98,9 @@ def open_backbone(
         if network is None:
             raise RequestError(f"{folder} cannot be loaded: it has no {part}.")
         check_complete(network, folder)
-        if adapter.channels_last:
-            network.to(memory_format=torch.channels_last)
     try:
         backbone = adapter(own, pipe, factors, folder)
-        backbone.offload = place(pipe, adapter.component, device)
-        save_memory(pipe.vae, own.frames * own.high[0] * own.high[1])
+        settle(backbone, device)
         for size in (own.high, own.low):
             backbone.latent_size(size)
         if factors is not None and factors.shape != (3, backbone.channels + 1):
@@ -95,3 +109,29 @@ def open_backbone(
         card = folder / BACKBONE_CARD
         raise RequestError(f"{card if card.is_file() else folder} does not fit: {first_line(error)}") from error
     return backbone
+
+
+class Weights(Protocol):
+    """Where backbones and students come from. All methods raise RequestError for what cannot be had."""
+
+    def backbone(self, entry: catalog.Entry, device: torch.device) -> Backbone: ...
+
+    def student(
+        self, entry: catalog.Entry, student: str | None, teacher: Backbone
+    ) -> tuple[Backbone, StudentSpec] | None:
+        """The student asked for (as in `GenerateRequest`) and its card; None where there is none."""
+        ...
+
+
+class StoredWeights:
+    """Folders on this machine."""
+
+    def backbone(self, entry: catalog.Entry, device: torch.device) -> Backbone:
+        catalog.check_there(entry)
+        return open_backbone(entry.folder, entry.id, device, spec=entry.spec)
+
+    def student(
+        self, entry: catalog.Entry, student: str | None, teacher: Backbone
+    ) -> tuple[Backbone, StudentSpec] | None:
+        folder = catalog.student_folder(entry, student)
+        return open_student(folder, teacher, catalog.known_card(entry, student)) if folder else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import torch
 
@@ -34,3 +35,13 @@ def free_gb(device: torch.device) -> float:
         return int(values["MemAvailable"].split()[0]) * 1024 / GB
     except (OSError, KeyError):  # not Linux
         return memory_gb(device)
+
+
+def peak_gb(device: torch.device) -> float:
+    """The most memory in use so far: of tensors on a CUDA device, elsewhere of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / GB
+    import resource  # there is none on Windows
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most * (1 if sys.platform == "darwin" else 1024) / GB

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from diffusers.utils.constants import DIFFUSERS_ATTN_BACKEND
 from torch import nn
 
 from rmd.backbones.machine import GB, free_gb
@@ -28,6 +29,10 @@ class Tuning:
 
     attention: str | None = None
     compile: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, the default attention backend by its name."""
+        return {"attention": self.attention or DIFFUSERS_ATTN_BACKEND, "compile": self.compile}
 
 
 def bytes_of(module: Any) -> int:

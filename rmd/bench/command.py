@@ -2,6 +2,9 @@
 
 Every repeat runs all plans and the teacher once, in turn, so that a machine that slows down slows all of them. One
 round before the first counts for nothing (on top of the warm-up that loading does). Medians and ranges are given.
+
+With random weights the backbone is the catalog's architecture at full size, and its student the same network without
+guidance: the times are those of the published weights, which need not be downloaded for that.
 """
 
 from __future__ import annotations
@@ -17,9 +20,11 @@ from typing import Any
 import torch
 
 from rmd.backbones import catalog
+from rmd.backbones.machine import peak_gb
 from rmd.backbones.outline import read_outline
 from rmd.backbones.placement import Tuning
-from rmd.config import GenerateRequest, make_request, whole
+from rmd.backbones.random_weights import NOTE, RandomWeights
+from rmd.config import BackboneSpec, GenerateRequest, RequestError, make_request, whole
 from rmd.evaluate.command import parse_plans
 from rmd.hardware import describe
 from rmd.memory import ModelPool
@@ -34,6 +39,11 @@ def add_bench(commands: Any) -> None:
     p = commands.add_parser("bench", help="time teacher and student plans side by side")
     p.add_argument("--backbone", default=catalog.DEFAULT, help="catalog id or a local diffusers folder")
     p.add_argument("--student", help='folder of student weights; "none" uses the teacher\'s own weights')
+    p.add_argument(
+        "--weights", choices=("stored", "random"), default="stored",
+        help="random: a catalog backbone's architecture at full size, for its times; nothing is downloaded",
+    )  # fmt: skip
+    p.add_argument("--teacher-steps", type=int, metavar="N", help="steps of the teacher, by default its own number")
     p.add_argument("--plans", default="4/2,2/1,6/3,4/0", help='"all" or a list of steps/switch')
     p.add_argument("--repeats", type=int, default=5)
     p.add_argument("--prompt", default=PROMPT)
@@ -54,19 +64,43 @@ def tuning_of(args: argparse.Namespace) -> Tuning:
 
 
 def run(args: argparse.Namespace) -> None:
-    repeats = whole("repeats", args.repeats, 1, 1000)
-    outline = read_outline(catalog.find(args.backbone), args.student)
-    values = {"backbone": args.backbone, "student": args.student, "prompt": args.prompt, "seed": SEED}
-    request = make_request(outline.fill(values))
+    repeats, plans = whole("repeats", args.repeats, 1, 1000), parse_plans(args.plans)
+    pool = ModelPool(tuning=tuning_of(args), weights=RandomWeights() if args.weights == "random" else None)
+    request, spec = asked(args)
     if args.out:
         ensure_writable(args.out.parent)
-    report = measure(
-        Session(ModelPool(tuning=tuning_of(args)), previews=False), request, parse_plans(args.plans), repeats
-    )
+    report = measure(Session(pool, previews=False), request, plans, repeats)
+    report |= {"weights": args.weights, **pool.tuning.as_dict(), "peak_memory_gb": peak_gb(pool.device)}
+    if args.weights == "random":
+        report["student"] = NOTE
+    if request.teacher_steps != spec.teacher_steps:
+        report["extrapolated"] = extrapolated(report, spec.teacher_steps)
     if args.out:
         words = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
         write_whole(args.out, lambda path: path.write_text(words, encoding="utf-8"))
     print(json.dumps(report) if args.json else table(report))
+
+
+def asked(args: argparse.Namespace) -> tuple[GenerateRequest, BackboneSpec]:
+    """The request that all plans share, and what its backbone's defaults are."""
+    values = {"backbone": args.backbone, "prompt": args.prompt, "seed": SEED, "teacher_steps": args.teacher_steps}
+    entry = catalog.find(args.backbone)
+    if args.weights == "stored":
+        outline = read_outline(entry, args.student)
+        return make_request(outline.fill({**values, "student": args.student})), outline.spec
+    if args.student:
+        raise RequestError("--student is for stored weights; with random ones it is the same network unguided.")
+    if entry.spec is None:
+        raise RequestError(f"--weights random is for the catalog's published backbones, not for {entry.id}.")
+    own = {"teacher_steps": entry.spec.teacher_steps, "guidance": entry.spec.guidance}
+    return make_request(own | {name: value for name, value in values.items() if value is not None}), entry.spec
+
+
+def extrapolated(report: dict[str, Any], steps: int) -> dict[str, Any]:
+    """What the denoiser's speed-ups would be with a teacher of `steps` steps that are as fast as those timed."""
+    scale = steps / report["teacher_steps"]
+    gains = {name: row["speedup"]["denoiser"] * scale for name, row in report["rows"].items() if name != "teacher"}
+    return {"teacher_steps": steps, "denoiser_speedup_not_measured": gains}
 
 
 def measure(session: Session, request: GenerateRequest, plans: list[tuple[int, int]], repeats: int) -> dict[str, Any]:
@@ -120,8 +154,10 @@ def row(kept: list[Output]) -> dict[str, Any]:
 def table(report: dict[str, Any]) -> str:
     """The report for a person."""
     how = f"on {report['device']}, {report['dtype']}, {report['threads']} threads"
+    networks = f"attention {report['attention']}, {'compiled' if report['compile'] else 'not compiled'}"
     lines = [
         f"{report['backbone']} ({report['student']}) {how}; medians of {report['repeats']} rounds, warm-up excluded",
+        f"teacher {report['teacher_steps']} steps; {networks}; peak memory {report['peak_memory_gb']:.2f} GB",
         f"{'plan':>8} {'NFE':>4} {'denoiser s':>11} {'end to end s':>13} {'denoiser ×':>11} {'end to end ×':>13}",
     ]
     for name, one in report["rows"].items():
@@ -129,4 +165,7 @@ def table(report: dict[str, Any]) -> str:
             f"{name:>8} {one['nfe']:>4} {one['denoiser']['median']:>11.3f} {one['end_to_end']['median']:>13.3f} "
             f"{one['speedup']['denoiser']:>11.1f} {one['speedup']['end_to_end']:>13.1f}"
         )
+    if more := report.get("extrapolated"):
+        gains = ", ".join(f"{name} {gain:.1f}×" for name, gain in more["denoiser_speedup_not_measured"].items())
+        lines.append(f"extrapolated to {more['teacher_steps']} teacher steps, not measured: denoiser {gains}")
     return "\n".join(lines)
