@@ -6,15 +6,14 @@ settings are JSON: in a PNG's text chunk "rmd", in an MP4's comment, in a WebP's
 
 from __future__ import annotations
 
-import io
 import json
 import struct
-import subprocess
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import numpy as np
 from PIL import Image
 
 from rmd.config import RequestError
@@ -44,24 +43,31 @@ def save_output(output: Output, folder: Path, stem: str, settings: dict[str, Any
 
 def save_mp4(frames: Sequence[Image.Image], fps: int, path: Path, settings: dict[str, Any]) -> None:
     """Write a clip for browsers. frames: RGB, all of one size with even sides (yuv420p halves the colours)."""
-    from imageio_ffmpeg import get_ffmpeg_exe  # pyright: ignore[reportMissingTypeStubs]  # only clips need it
+    # only clips need it
+    from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter  # pyright: ignore[reportMissingTypeStubs]
 
     width, height = frames[0].size
     if width % 2 or height % 2:
         raise ValueError(f"a clip's sides must be even, not {width}×{height}")
-    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
-    # Untagged colours are guessed by the picture's height; these say what they are.
-    colours = ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709"]
+    # Untagged colours are guessed by the picture's height; these say what they are. Moviepy asks for a format with
+    # transparency, which x264 has not: ffmpeg then takes the nearest it has, yuv420p.
+    colours = ["-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-colorspace", "bt709"]
     colours += ["-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
-    codec = ["-c:v", "libx264", "-preset", "medium", "-crf", str(QUALITY), "-pix_fmt", "yuv420p"]
     about = ["-metadata", f"comment={json.dumps(settings, ensure_ascii=False)}", "-movflags", "+faststart"]
+    parameters = ["-crf", str(QUALITY), *colours, *about, "-f", "mp4"]
 
     def write(temporary: Path) -> None:
-        command = [get_ffmpeg_exe(), "-y", "-v", "error", *raw, *colours, *codec, *about, "-f", "mp4", str(temporary)]
-        done = subprocess.run(command, input=b"".join(f.convert("RGB").tobytes() for f in frames), capture_output=True)
-        if done.returncode:
-            lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-            raise OSError(lines[-1].rstrip("."))
+        try:
+            writer: Any = FFMPEG_VideoWriter(str(temporary), (width, height), fps, ffmpeg_params=parameters)
+            with writer:
+                for frame in frames:
+                    writer.write_frame(np.asarray(frame.convert("RGB")))
+        except OSError as error:
+            raise OSError(str(error).strip().splitlines()[-1].rstrip(".")) from error
+        try:  # the writer does not tell when the end of the file could not be written
+            mp4_comment(temporary)
+        except (OSError, LookupError, ValueError, struct.error) as error:
+            raise OSError("the file is incomplete; is the disk full?") from error
 
     write_whole(path, write)
 
@@ -88,13 +94,12 @@ def first_frame(path: Path) -> Image.Image:
         if path.suffix.lower() != ".mp4":
             with Image.open(path, formats=["PNG", "WEBP"]) as picture:
                 return picture.convert("RGB")
-        from imageio_ffmpeg import get_ffmpeg_exe  # pyright: ignore[reportMissingTypeStubs]  # only clips need it
+        from moviepy import VideoFileClip  # pyright: ignore[reportMissingTypeStubs]  # only clips need it
 
-        one = ["-frames:v", "1", "-f", "image2pipe", "-c:v", "png", "-"]
-        command = [get_ffmpeg_exe(), "-v", "error", "-i", str(path), *one]
-        done = subprocess.run(command, capture_output=True, check=True)
-        return Image.open(io.BytesIO(done.stdout)).convert("RGB")
-    except (OSError, subprocess.CalledProcessError) as error:
+        clip: Any = VideoFileClip(str(path), audio=False)
+        with clip:
+            return Image.fromarray(clip.get_frame(0))
+    except (OSError, KeyError, ValueError) as error:
         raise RequestError(f"{path.name} cannot be read.") from error
 
 
