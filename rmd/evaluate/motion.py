@@ -23,16 +23,18 @@ SIDE, DETAIL = 32, 64
 
 
 class ClipTemplates:
-    """Every object in every motion without background, (objects · motions, 4, F, 32, 32) in [0, 1]."""
+    """Every object in its motions without background, (pairs, 4, F, 32, 32) in [0, 1]."""
 
     def __init__(self, data: Path):
         if not emoji.picture_folder(data).is_dir():
             raise RequestError(f"The reference pictures are not in {data}; run `python -m rmd train data` first.")
-        self.pictures: dict[str, Tensor] = dict(zip(clips.OBJECTS, clips.pictures(data), strict=True))
-        self.names = [(name, motion.doing) for name in clips.OBJECTS for motion in clips.MOTIONS]
-        self.templates = torch.stack(
-            [shrunk(clips.move(p, motion)[None], SIDE)[0] for p in self.pictures.values() for motion in clips.MOTIONS]
-        )
+        pairs = [(clips.OBJECTS[i], clips.MOTIONS[j]) for i, j in clips.pairs()]
+        self.names = [(name, motion.doing) for name, motion in pairs]
+        self.sources: dict[tuple[str, str], Tensor] = {
+            (name, motion.doing): clips.source(data, name, motion) for name, motion in pairs
+        }
+        moved = (clips.move(self.sources[name, motion.doing], motion) for name, motion in pairs)
+        self.templates = torch.stack([shrunk(one[None], SIDE)[0] for one in moved])
 
     def shown(self, clip: Tensor) -> tuple[str, str]:
         """Object and motion nearest to a clip (3, F, H, W) in [0, 1]."""
@@ -40,7 +42,7 @@ class ClipTemplates:
 
     def detail_error(self, clip: Tensor, name: str, motion: clips.Motion) -> float:
         """Root mean square difference, in [0, 1], between (3, F, H, W) in [0, 1] and the reference."""
-        reference = shrunk(clips.move(self.pictures[name], motion)[None], DETAIL)
+        reference = shrunk(clips.move(self.sources[name, motion.doing], motion)[None], DETAIL)
         return float(differences(shrunk(clip[None], DETAIL), reference).sqrt())
 
     def score(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, float]:
@@ -81,22 +83,19 @@ def ground(clip: Tensor) -> str:
 
 def parse_prompt(prompt: str) -> tuple[str, clips.Motion, str]:
     """(object, motion, colour) of a prompt in the plainest caption form."""
-    for name in clips.OBJECTS:
-        for motion in clips.MOTIONS:
-            for colour in clips.COLOURS:
-                if prompt == clips.prompt(name, motion, colour):
-                    return name, motion, colour
+    for i, j in clips.pairs():
+        for colour in clips.COLOURS:
+            if prompt == clips.prompt(clips.OBJECTS[i], clips.MOTIONS[j], colour):
+                return clips.OBJECTS[i], clips.MOTIONS[j], colour
     raise RequestError(f"{prompt!r} is not of the form “a fox bouncing on a blue background” with known words.")
 
 
 def on_real(templates: ClipTemplates, count: int = 40) -> dict[str, float]:
     """The same figures on real clips as in training: the best that a clip can reach."""
     g = torch.Generator().manual_seed(0)
-    sizes = (len(clips.OBJECTS), len(clips.MOTIONS), len(clips.COLOURS))
     rows, prompts = [], []
     for _ in range(count):
-        i, j, k = (int(torch.randint(n, (), generator=g)) for n in sizes)
-        name, motion, colour = clips.OBJECTS[i], clips.MOTIONS[j], clips.COLOURS[k]
-        rows.append(clips.clip(templates.pictures[name], motion, colour, g) * 2 - 1)
+        name, motion, colour = clips.drawn(g)
+        rows.append(clips.clip(templates.sources[name, motion.doing], motion, colour, g) * 2 - 1)
         prompts.append(clips.prompt(name, motion, colour))
     return templates.score(torch.stack(rows), prompts)

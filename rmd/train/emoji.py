@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,44 +54,60 @@ def concepts() -> list[Concept]:
 
 
 def fetch(data: Path) -> None:
-    """Download and unpack the npm packages into `data` (about 25 MB); packages already there are kept.
+    """Download and unpack PACKAGES into `data` (about 25 MB); see `unpack`."""
+    for package in PACKAGES:
+        unpack(data, package)
+
+
+def unpack(data: Path, package: str, wanted: Callable[[str], bool] = lambda path: True) -> None:
+    """Download an npm package into `data` and unpack its wanted files; one already there is kept.
 
     Raises RuntimeError when npm is missing or the registry cannot be reached.
     """
+    target = package_folder(data, package)
+    if target.exists():
+        return
     data.mkdir(parents=True, exist_ok=True)
-    for package in PACKAGES:
-        target = data / package.rsplit("@", 1)[0].strip("@").replace("/", "-")
-        if target.exists():
-            continue
-        try:
-            done = subprocess.run(
-                ["npm", "pack", "--silent", package], cwd=data, check=True, capture_output=True, text=True
-            )
-        except FileNotFoundError as error:
-            raise RuntimeError("npm is needed to fetch the training pictures; install Node.js") from error
-        except subprocess.CalledProcessError as error:
-            raise RuntimeError(f"npm could not fetch {package}: {error.stderr.strip()[-300:]}") from error
-        archive = data / done.stdout.strip().splitlines()[-1]
-        partial = target.with_suffix(".partial")
-        with tarfile.open(archive) as tar:
-            tar.extractall(partial, filter="data")
-        partial.rename(target)
-        archive.unlink()
+    try:
+        done = subprocess.run(
+            ["npm", "pack", "--silent", package], cwd=data, check=True, capture_output=True, text=True
+        )
+    except FileNotFoundError as error:
+        raise RuntimeError("npm is needed to fetch the training pictures; install Node.js") from error
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError(f"npm could not fetch {package}: {error.stderr.strip()[-300:]}") from error
+    archive = data / done.stdout.strip().splitlines()[-1]
+    partial = target.with_suffix(".partial")
+    with tarfile.open(archive) as tar:
+        tar.extractall(partial, [member for member in tar if wanted(member.name)], filter="data")
+    partial.mkdir(exist_ok=True)  # where nothing was wanted
+    partial.rename(target)
+    archive.unlink()
+
+
+def package_folder(data: Path, package: str) -> Path:
+    return data / package.rsplit("@", 1)[0].strip("@").replace("/", "-")
 
 
 def picture_folder(data: Path) -> Path:
-    return data / "lobehub-fluent-emoji-3d" / "package" / "assets"
+    return package_folder(data, PACKAGES[0]) / "package" / "assets"
 
 
 def label_texts(data: Path) -> list[str]:
     """All emojibase labels and tags: the corpus of the tokenizer."""
-    rows = json.loads((data / "emojibase-data" / "package" / "en" / "data.json").read_text())
+    rows = json.loads((package_folder(data, PACKAGES[1]) / "package" / "en" / "data.json").read_text())
     return [text for row in rows for text in [row["label"], *row.get("tags", [])]]
 
 
 def load_picture(path: Path) -> torch.Tensor:
+    """A still, (4, 256, 256) uint8; see `premultiplied`."""
+    with Image.open(path) as picture:
+        return premultiplied(picture)
+
+
+def premultiplied(picture: Image.Image) -> torch.Tensor:
     """(4, 256, 256) uint8: colour premultiplied by alpha (so that resizing leaves no dark rim), then alpha."""
-    rgba = np.asarray(Image.open(path).convert("RGBA").resize((SIZE, SIZE)), dtype=np.float32)
+    rgba = np.asarray(picture.convert("RGBA").resize((SIZE, SIZE)), dtype=np.float32)
     rgba = np.concatenate([rgba[..., :3] * (rgba[..., 3:] / 255), rgba[..., 3:]], axis=-1)
     return torch.from_numpy(rgba.round().astype(np.uint8)).permute(2, 0, 1).contiguous()
 

@@ -1,5 +1,6 @@
 """The bundled video model's stages at tiny size, with the genuine classes."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from rmd.train import emoji
 from rmd.train.video import autoencoder, clips, frames, layout, teacher, text
 
 ALL = [c for n in clips.OBJECTS for m in clips.MOTIONS for k in clips.COLOURS for c in clips.captions(n, m, k)]
@@ -32,8 +34,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def parts(tokenizer: PreTrainedTokenizerFast) -> teacher.Parts:
     torch.manual_seed(0)
     vae = AutoencoderKLWan(
-        base_dim=8, z_dim=16, dim_mult=[1, 1, 1], num_res_blocks=1, temperal_downsample=[True, True], in_channels=12,
-        out_channels=12, patch_size=2, latents_mean=[0.1] * 16, latents_std=[0.5] * 16,
+        base_dim=8, z_dim=16, dim_mult=[1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True], in_channels=12,
+        out_channels=12, patch_size=2, scale_factor_temporal=2, latents_mean=[0.1] * 16, latents_std=[0.5] * 16,
     )  # fmt: skip
     transformer = WanTransformer3DModel(
         num_attention_heads=2, attention_head_dim=12, text_dim=text.WIDTH, freq_dim=32, ffn_dim=32, num_layers=2,
@@ -85,18 +87,41 @@ def test_clips_of_a_caption_differ_little(disc: Tensor) -> None:
 
 
 def test_captions_name_object_motion_and_colour() -> None:
-    index = {"object": torch.tensor([0, 31]), "motion": torch.tensor([2, 5]), "colour": torch.tensor([3, 0])}
+    index = {"object": torch.tensor([0, 23]), "motion": torch.tensor([2, 5]), "colour": torch.tensor([3, 0])}
     for seed in range(8):
         fox, last = clips.captions_of(index, torch.tensor([0, 1]), torch.Generator().manual_seed(seed))
         assert "fox" in fox
         assert "bounc" in fox
         assert "blue" in fox
-        assert clips.OBJECTS[31] in last
+        assert clips.OBJECTS[23] in last
         assert "zoom" in last
         assert "white" in last
-    drawn = clips.draw_captions(50, torch.Generator().manual_seed(0))
+    drawn = clips.draw_captions(60, torch.Generator().manual_seed(0))
     assert set(drawn) <= set(ALL)
     assert len(set(drawn)) > 40
+
+
+def test_only_animated_objects_wiggle() -> None:
+    pairs = [(clips.OBJECTS[i], clips.MOTIONS[j].doing) for i, j in clips.pairs()]
+    assert {name for name, doing in pairs if doing == "wiggling"} == set(clips.ANIMATED)
+    assert len(pairs) == 6 * len(clips.OBJECTS) + len(clips.ANIMATED)
+    words = " ".join(clips.draw_captions(400, torch.Generator().manual_seed(1)))
+    assert "wiggl" in words
+    assert "pizza wiggl" not in words
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+def test_of_a_package_only_what_is_wanted_is_kept(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "package.json").write_text('{"name": "made", "version": "1.0.0"}')
+    (made / "fox.txt").write_text("fox")
+    (made / "cat.txt").write_text("cat")
+    data = tmp_path / "data"
+    emoji.unpack(data, str(made), lambda path: path.endswith("fox.txt"))
+    folder = emoji.package_folder(data, str(made))
+    assert [f.name for f in folder.rglob("*") if f.is_file()] == ["fox.txt"]
+    assert list(data.iterdir()) == [folder]
 
 
 def test_layout_tokens_come_first_and_every_caption_fits(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
@@ -121,12 +146,12 @@ def test_training_encodes_prompts_as_the_pipeline_does(parts: teacher.Parts) -> 
 
 
 def test_regions_follow_time_then_rows_then_columns() -> None:
-    x = torch.arange(2 * 3 * 4 * 8 * 8, dtype=torch.float32).reshape(2, 3, 4, 8, 8)
+    x = torch.arange(2 * 3 * 7 * 8 * 8, dtype=torch.float32).reshape(2, 3, 7, 8, 8)
     parts = layout.regions(x)
     assert parts.shape == (2, text.LAYOUT, 3 * 2 * 2)
     assert torch.equal(parts[1, 16 * 2 + 4 * 1 + 3].reshape(3, 2, 2), x[1, :, 2, 2:4, 6:8])
     assert torch.equal(parts.flatten(1).sort(dim=1).values, x.flatten(1))
-    assert layout.regions(torch.zeros(1, 16, 4, 16, 16)).shape == (1, text.LAYOUT, 256)
+    assert layout.regions(torch.zeros(1, 16, 7, 16, 16)).shape == (1, text.LAYOUT, 256)
 
 
 def test_the_autoencoder_is_trained_as_the_class_runs_it() -> None:
@@ -143,7 +168,7 @@ def test_the_autoencoder_is_trained_as_the_class_runs_it() -> None:
         posterior = vae.encode(clip).latent_dist  # type: ignore[union-attr]
         assert posterior.logvar.max() < -5
         z = frames.encode(vae, clip)
-        assert z.shape == (2, 16, 3, 4, 4)
+        assert z.shape == (2, 16, 5, 4, 4)
         assert torch.allclose(z, posterior.mode(), atol=1e-4)
         again = vae.decode(z).sample  # type: ignore[union-attr]
         assert torch.allclose(frames.decode(vae, z).clamp(-1, 1), again, atol=1e-4)
@@ -159,10 +184,10 @@ def test_the_teacher_stage_trains_resumes_and_exports(
     monkeypatch.setattr(teacher, "BATCH", {"high": 4, "low": 4})
     monkeypatch.setattr(layout, "BATCH", 4)
     g = torch.Generator().manual_seed(0)
-    index = torch.cartesian_prod(torch.arange(2), torch.arange(6), torch.arange(2))
+    index = torch.cartesian_prod(torch.arange(2), torch.arange(7), torch.arange(2))
     latents = {
-        "high": torch.randn(24, 16, 4, 16, 16, generator=g).half(),
-        "low": torch.randn(24, 16, 4, 8, 8, generator=g).half(),
+        "high": torch.randn(28, 16, 7, 16, 16, generator=g).half(),
+        "low": torch.randn(28, 16, 7, 8, 8, generator=g).half(),
         **dict(zip(("object", "motion", "colour"), index.unbind(1), strict=True)),
     }
     run = tmp_path / "teacher"

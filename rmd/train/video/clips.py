@@ -1,4 +1,7 @@
-"""Training clips and their captions: still emoji moved by a formula, the verb in the caption.
+"""Training clips and their captions: still emoji moved by a formula, and animated emoji, the verb in the caption.
+
+Sources: the stills of rmd/train/emoji.py and npm `@lobehub/fluent-emoji-anim-1` … `-4` (Microsoft Fluent Emoji, MIT;
+256×256 animated WebP named by code points, about half of them move).
 
 Every clip of one caption shows the same movement from the first frame to the last; only the object's place varies by a
 few pixels and the background by a shade. What varies more is left blurred by a small model (see emoji.SCALE).
@@ -13,19 +16,26 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from rmd.train import emoji
 
+ANIMATIONS = tuple(f"@lobehub/fluent-emoji-anim-{i}@1.0.0" for i in range(1, 5))
 FRAMES, FPS = 13, 8
 HIGH, LOW = 128, 64  # pixels
 REACH = 0.012  # offset of an object, as a share of the canvas
 
 OBJECTS = (
-    "fox", "cat", "panda", "pig", "frog", "chick", "penguin", "unicorn", "ladybug", "tropical fish", "strawberry",
-    "banana", "apple", "watermelon", "pineapple", "carrot", "mushroom", "pizza", "donut", "hamburger", "car", "rocket",
-    "sailboat", "house", "sunflower", "cactus", "star", "snowman", "soccer ball", "heart", "smiling face", "pumpkin",
+    "fox", "panda", "strawberry", "car", "rocket", "cat", "soccer ball", "penguin", "pizza", "heart", "frog",
+    "sunflower", "sailboat", "hamburger", "pumpkin", "ladybug", "unicorn", "cactus", "donut", "smiling face", "star",
+    "snowman", "pig", "chick",
 )  # fmt: skip
+ANIMATED = (
+    "fox", "panda", "rocket", "cat", "penguin", "heart", "frog", "pumpkin", "ladybug", "unicorn", "smiling face",
+    "star", "snowman", "pig", "chick",
+)  # fmt: skip
+"""Objects whose animation is plain to see at 64 px."""
 PHRASING = (0.7, 0.15, 0.15)  # how often each caption of `captions` is used
 COLOURS = ("white", "gray", "light blue", "blue", "green", "yellow", "pink", "purple")
 
@@ -47,15 +57,17 @@ class Motion:
     doing: str
     does: str
     pose: Callable[[float], Pose]
+    animated: bool = False  # the object's own animation, not its still
 
 
 MOTIONS = (
     Motion("sliding left", "slides left", lambda u: Pose(0.58, x=0.21 - 0.42 * u)),
     Motion("sliding right", "slides right", lambda u: Pose(0.58, x=0.42 * u - 0.21)),
-    Motion("bouncing", "bounces", lambda u: Pose(0.58, y=0.2 - 0.4 * abs(math.sin(2 * math.pi * u)))),
+    Motion("bouncing", "bounces", lambda u: Pose(0.58, y=0.16 - 0.32 * abs(math.sin(2 * math.pi * u)))),
     Motion("spinning", "spins", lambda u: Pose(0.66, angle=2 * math.pi * u)),
     Motion("zooming in", "zooms in", lambda u: Pose(0.3 * 3**u)),
     Motion("zooming out", "zooms out", lambda u: Pose(0.9 / 3**u)),
+    Motion("wiggling", "wiggles", lambda u: Pose(0.7), animated=True),
 )
 
 
@@ -65,13 +77,42 @@ def objects() -> list[emoji.Concept]:
     return [known[name] for name in OBJECTS]
 
 
-def pictures(data: Path) -> Tensor:
-    """The objects' stills, premultiplied RGBA, (objects, 4, 256, 256) uint8."""
-    return torch.stack([emoji.load_picture(emoji.picture_folder(data) / c.file) for c in objects()])
+def pairs() -> list[tuple[int, int]]:
+    """What there are clips of: indices of an object and a motion."""
+    return [
+        (i, j)
+        for i, name in enumerate(OBJECTS)
+        for j, motion in enumerate(MOTIONS)
+        if name in ANIMATED or not motion.animated
+    ]
+
+
+def fetch(data: Path) -> None:
+    """Download what the clips are made of; of the animations (730 MB) only the files needed are kept (25 MB)."""
+    emoji.fetch(data)
+    names = {c.file for c in objects() if c.name in ANIMATED}
+    for package in ANIMATIONS:
+        emoji.unpack(data, package, lambda path: path.rsplit("/", 1)[-1] in names)
+
+
+def source(data: Path, name: str, motion: Motion) -> Tensor:
+    """What moves, premultiplied uint8: a still (4, 256, 256), or an animation's frames (FRAMES, 4, 256, 256)."""
+    file = next(c.file for c in objects() if c.name == name)
+    if not motion.animated:
+        return emoji.load_picture(emoji.picture_folder(data) / file)
+    folders = [emoji.package_folder(data, package) / "package" / "assets" for package in ANIMATIONS]
+    path = next(folder / file for folder in folders if (folder / file).exists())
+    with Image.open(path) as picture:
+        last = getattr(picture, "n_frames", 1) - 1
+        rows = []
+        for k in range(FRAMES):
+            picture.seek(round(k * last / (FRAMES - 1)))
+            rows.append(emoji.premultiplied(picture))
+    return torch.stack(rows)
 
 
 def move(picture: Tensor, motion: Motion, dx: float = 0.0, dy: float = 0.0) -> Tensor:
-    """A premultiplied (4, 256, 256) uint8 picture in motion → (4, FRAMES, 128, 128) in [0, 1], without background.
+    """What `source` gives, in motion → (4, FRAMES, 128, 128) in [0, 1], without background.
 
     dx, dy: offset of the whole movement in canvases.
     """
@@ -127,10 +168,16 @@ def captions_of(latents: dict[str, Tensor], pick: Tensor, generator: torch.Gener
 
 
 def draw_captions(count: int, generator: torch.Generator) -> list[str]:
-    """Captions of any object, motion and colour."""
-    sizes = (len(OBJECTS), len(MOTIONS), len(COLOURS))
-    rows = zip(*(torch.randint(n, (count,), generator=generator).tolist() for n in sizes), strict=True)
-    return [phrased(OBJECTS[i], MOTIONS[j], COLOURS[k], generator) for i, j, k in rows]
+    """Captions of any object in any of its motions on any colour."""
+    return [phrased(*drawn(generator), generator) for _ in range(count)]
+
+
+def drawn(generator: torch.Generator) -> tuple[str, Motion, str]:
+    """A random object in one of its motions on a random colour."""
+    known = pairs()
+    pair, colour = (int(torch.randint(n, (), generator=generator)) for n in (len(known), len(COLOURS)))
+    i, j = known[pair]
+    return OBJECTS[i], MOTIONS[j], COLOURS[colour]
 
 
 def phrased(name: str, motion: Motion, colour: str, generator: torch.Generator) -> str:

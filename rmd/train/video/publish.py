@@ -30,8 +30,9 @@ def fit_rgb(vae: AutoencoderKLWan, latents: Tensor) -> list[list[float]]:
     shape = (1, -1, 1, 1, 1)
     mean, std = (torch.tensor(vae.config[f"latents_{name}"]).view(shape) for name in ("mean", "std"))
     pixels = torch.cat([vae.decode(z[None] * std + mean).sample for z in pick]) / 2 + 0.5  # type: ignore[union-attr]
-    # the first latent frame is one frame, each other the mean of four
-    frames = torch.cat([pixels[:, :, :1], F.avg_pool3d(pixels[:, :, 1:], (4, 1, 1))], dim=2)
+    # the first latent frame is one frame, each other the mean of several
+    packed = vae.config["scale_factor_temporal"]
+    frames = torch.cat([pixels[:, :, :1], F.avg_pool3d(pixels[:, :, 1:], (packed, 1, 1))], dim=2)
     colour = F.avg_pool3d(frames, (1, 8, 8)).movedim(1, -1).reshape(-1, 3)
     cells = pick.movedim(1, -1).reshape(len(colour), -1)
     cells = torch.cat([cells, torch.ones(len(cells), 1)], dim=1)
@@ -72,6 +73,9 @@ def teacher(runs: Path, target: Path, continued: bool) -> None:
         "objects": ", ".join(clips.OBJECTS),
         "motions": ", ".join(m.doing for m in clips.MOTIONS),
         "colours": ", ".join(clips.COLOURS),
+        "wiggling": ", ".join(clips.ANIMATED),
+        "stills": len(clips.OBJECTS),
+        "animated": len(clips.ANIMATED),
     }
 
     def fill(folder: Path) -> None:
@@ -100,11 +104,11 @@ one emoji doing one thing on a coloured background. It is the many-step teacher 
 student beside it.
 
 - **Parts**: `WanTransformer3DModel` 6.2 M parameters (6 layers × 256, patches of 2×2 cells, velocity of a rectified
-  flow, timestep shift 3), `UMT5EncoderModel` 1.5 M (3 layers × 192), `AutoencoderKLWan` 4.6 M (f8, 4 frames to one,
+  flow, timestep shift 3), `UMT5EncoderModel` 1.5 M (3 layers × 192), `AutoencoderKLWan` 4.6 M (f8, 2 frames to one,
   16 channels, on 2×2 patches of pixels); fp16 safetensors.
-- **Data**: 32 stills of Microsoft Fluent Emoji 3D (MIT, npm `@lobehub/fluent-emoji-3d` 1.1.0), moved by formulas and
-  composed on plain or softly graded backgrounds; tokenizer from `emojibase-data` 17.0.0 labels and tags (MIT) and the
-  captions. See NOTICE.
+- **Data**: {stills} stills of Microsoft Fluent Emoji 3D (MIT, npm `@lobehub/fluent-emoji-3d` 1.1.0), moved by formulas,
+  and {animated} animated ones (MIT, npm `@lobehub/fluent-emoji-anim-1` … `-4` 1.0.0: "wiggling"), composed on plain or
+  softly graded backgrounds; tokenizer from `emojibase-data` 17.0.0 labels and tags (MIT) and the captions. See NOTICE.
 - **Recipe**: autoencoder on stills, then on clips; the text encoder learns to predict a clip's latents, one layout
   token per place and time (`rmd/train/video/layout.py`), and stays as it is; then the transformer, 64 px first,
   mostly 128 px later.
@@ -119,12 +123,12 @@ student beside it.
 ## Measured quality
 
 `quality.json` here and the strips in `assets/sheet-video-*.png`, both written by
-`python -m rmd evaluate --backbone emoji-wan` on the 20 prompts of `assets/prompts_video.txt`.
+`python -m rmd evaluate --backbone emoji-wan` on the prompts of `assets/prompts_video.txt`.
 
 ## Known words
 
 - objects: {objects}
-- motions: {motions}
+- motions: {motions}; wiggling only {wiggling}
 - background colours: {colours}
 """
 
@@ -151,5 +155,5 @@ the resolution trajectory (RMD, arXiv 2603.06136). One set of weights for any pl
 ## Measured quality
 
 `quality.json` here and the strips in `assets/sheet-video-*.png`, both written by
-`python -m rmd evaluate --backbone emoji-wan` on the 20 prompts of `assets/prompts_video.txt`.
+`python -m rmd evaluate --backbone emoji-wan` on the prompts of `assets/prompts_video.txt`.
 """

@@ -26,7 +26,7 @@ from rmd.train.sheets import save_sheet
 from rmd.train.teacher import export, rate_factor
 from rmd.train.video import clips, frames, layout, text
 
-RATE, SEED = 8e-4, 12
+RATE, SEED = 1e-3, 12
 DROP = 0.1  # captions replaced by "" for classifier-free guidance
 BATCH = {"high": 12, "low": 48}
 EMPHASIS = {"high": 3.0, "low": 1.5}  # shift of the drawn times towards noise
@@ -88,8 +88,7 @@ def precompute(data: Path, vae: AutoencoderKLWan, path: Path) -> dict[str, Tenso
     if path.exists():
         return torch.load(path, weights_only=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = clips.pictures(data)
-    index = torch.cartesian_prod(*(torch.arange(len(v)) for v in (clips.OBJECTS, clips.MOTIONS, clips.COLOURS)))
+    index = torch.tensor([(i, j, k) for i, j in clips.pairs() for k in range(len(clips.COLOURS))])
     high: list[Tensor] = [torch.empty(0)] * len(index)
     low = list(high)
     workers = torch.get_num_threads()
@@ -99,7 +98,9 @@ def precompute(data: Path, vae: AutoencoderKLWan, path: Path) -> dict[str, Tenso
         with torch.no_grad():
             for row in range(worker, len(index), workers):
                 i, j, k = index[row].tolist()
-                x = clips.clip(pictures[i], clips.MOTIONS[j], clips.COLOURS[k], generator_for(SEED, row))[None] * 2 - 1
+                motion, g = clips.MOTIONS[j], generator_for(SEED, row)
+                source = clips.source(data, clips.OBJECTS[i], motion)
+                x = clips.clip(source, motion, clips.COLOURS[k], g)[None] * 2 - 1
                 high[row] = normalised(copies[worker], x).half()
                 low[row] = normalised(copies[worker], clips.shrink(x)).half()
 
@@ -163,6 +164,18 @@ def published_parts(folder: Path) -> Parts:
     )
 
 
+def optimizers(transformer: WanTransformer3DModel) -> tuple[torch.optim.Muon, torch.optim.AdamW]:
+    """Muon (arXiv 2502.16982, in steps of AdamW's size) for the blocks' matrices, AdamW for all else."""
+    blocks: Any = transformer.blocks
+    matrices = [p for p in blocks.parameters() if p.ndim == 2]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in transformer.parameters() if id(p) not in chosen]
+    return (
+        torch.optim.Muon(matrices, lr=RATE, weight_decay=1e-2, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True),
+    )
+
+
 def draw_sigmas(count: int, emphasis: float, generator: torch.Generator) -> Tensor:
     """Stratified noise levels in (0, 1); emphasis > 1 moves them towards noise (a timestep shift)."""
     u = (torch.arange(count) + torch.rand(count, generator=generator)) / count
@@ -182,9 +195,9 @@ def train(
     latents = precompute(data, parts.vae, folder / "latents.pt")
     features, empty = encode_all(parts.tokenizer, parts.encoder)
     transformer = parts.transformer
-    optimizer = torch.optim.AdamW(transformer.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+    matrices, others = optimizers(transformer)
     average = Average({"transformer": transformer}, decay=0.998)
-    run = Run(folder, {"transformer": transformer, "optimizer": optimizer, "average": average})
+    run = Run(folder, {"transformer": transformer, "muon": matrices, "adam": others, "average": average})
     pipe = WanPipeline(
         tokenizer=parts.tokenizer, text_encoder=parts.encoder, vae=parts.vae, scheduler=build_scheduler(),
         transformer=transformer,
@@ -205,7 +218,9 @@ def train(
     totals: dict[str, list[float]] = {"high": [], "low": []}
     for step in run.steps(steps, "video teacher"):
         g = generator_for(seed, step)
-        set_rate(optimizer, RATE * rate_factor(step, steps))
+        for optimizer in (matrices, others):
+            set_rate(optimizer, RATE * rate_factor(step, steps))
+            optimizer.zero_grad(set_to_none=True)
         size = "low"
         if step >= low_steps and torch.rand((), generator=g) < HIGH_SHARE:
             size = "high"
@@ -217,11 +232,11 @@ def train(
         prompt[torch.rand(count, generator=g) < DROP] = empty[0].float()
         sigma = draw_sigmas(count, EMPHASIS[size], g)
         eps = torch.randn(x0.shape, generator=g)
-        optimizer.zero_grad(set_to_none=True)
         shares = list(zip(*(v.chunk(workers) for v in (prompt, x0, eps, sigma)), strict=True))
         loss = replicas.accumulate(backward, shares)["loss"]
         nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
-        optimizer.step()
+        matrices.step()
+        others.step()
         average.update()
         run.samples += count
         totals[size].append(loss)

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-PLACES = (4, 4, 4)
+PLACES = (7, 4, 4)
 """Layout tokens over time, height and width: a latent frame of a 2×2 block of low-resolution cells each."""
 LAYOUT = PLACES[0] * PLACES[1] * PLACES[2]
 LENGTH = LAYOUT + 24  # tokens of a prompt with its layout tokens; the longest training caption has 16
