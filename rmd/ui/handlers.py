@@ -34,7 +34,7 @@ class Handlers:
         self.runner = runner
 
     def generate(self, request: gr.Request, randomise: bool, *values: Any) -> Iterator[tuple[Any, ...]]:
-        """Yields (*shown, status, seed, stop)."""
+        """Yields (*shown, status, seed)."""
         settings = dict(zip(FIELDS, values, strict=True))
         if randomise:
             settings["seed"] = None
@@ -45,15 +45,14 @@ class Handlers:
             for event in self.runner.run(checked, visitor_of(request)):
                 if isinstance(event, Done):
                     status = views.status(f"Done, seed {checked.seed}.")
-                    yield *shown(self.runner.save(event)), status, checked.seed, gr.update(interactive=False)
+                    yield *shown(self.runner.save(event)), status, checked.seed
                 elif stage.take(event):
-                    status, busy = views.status(stage.sentence), gr.update(interactive=True)
-                    yield stage.value, *shown(None)[1:], status, checked.seed, busy
+                    yield stage.value, *shown(None)[1:], views.status(stage.sentence), checked.seed
         except Exception as error:
             still = {**stage.value, "busy": False} if stage else gr.skip()
             stopped = isinstance(error, Cancelled)
             words = views.status(text.STOPPED if stopped else "")
-            yield still, *shown(None)[1:], words, gr.skip(), gr.update(interactive=False)
+            yield still, *shown(None)[1:], words, gr.skip()
             if not stopped:
                 raise sentence(error, html=True) from None
 
@@ -73,9 +72,9 @@ class Handlers:
         return *shown(None), gr.skip()
 
     def stop(self, request: gr.Request, compare: dict[str, Any]) -> tuple[Any, ...]:
-        """Returns (compare, status, stop). Gradio cancels the event itself; the session stops at its next check."""
+        """Returns (compare, status). Gradio cancels the event itself; the session stops at its next check."""
         self.runner.stop(visitor_of(request))
-        return {**(compare or {}), "busy": False}, views.status(text.STOPPED), gr.update(interactive=False)
+        return {**(compare or {}), "busy": False}, views.status(text.STOPPED)
 
     def leave(self, request: gr.Request) -> None:
         """The tab was closed: nobody waits for the result any more."""

@@ -77,7 +77,7 @@ class Sweeps:
         grid: Grid | None,
         *values: Any,
     ) -> Iterator[tuple[Any, ...]]:
-        """Yields (table, status, sheet, csv, zip, stop, grid). Cells of the same settings that are there stay."""
+        """Yields (table, status, sheet, csv, zip, grid). Cells of the same settings that are there stay."""
         settings = dict(zip(FIELDS, values, strict=True))
         files = [gr.skip()] * 3
         try:
@@ -90,19 +90,18 @@ class Sweeps:
             grid = resumed(grid, checked, self.wanted(steps, kinds, etas, settings))
             missing = [point for point in grid.wanted if point not in grid.saved]
             visitor, until = visitor_of(request), time.monotonic() + self.runner.deadline
-            busy = gr.update(interactive=True)
-            yield table(grid, next(iter(missing), None)), views.status(progress(grid)), *files, busy, grid
+            yield table(grid, next(iter(missing), None)), views.status(progress(grid)), *files, grid
             for cell in sweep(lambda r: self.runner.run(r, visitor, until), checked, missing):
                 self.add(grid, cell)
                 following = next((point for point in missing if point not in grid.cells), None)
-                yield table(grid, following), views.status(progress(grid)), *files, busy, grid
-            yield table(grid), views.status(progress(grid)), *self.files(grid), gr.update(interactive=False), grid
+                yield table(grid, following), views.status(progress(grid)), *files, grid
+            yield table(grid), views.status(progress(grid)), *self.files(grid), grid
         except Exception as error:
             ready = self.files(grid) if grid else files
             still = table(grid) if grid else gr.skip()
             stopped = isinstance(error, Cancelled)
             words = text.SWEEP_STOPPED if stopped else ""
-            yield still, views.status(words), *ready, gr.update(interactive=False), grid
+            yield still, views.status(words), *ready, grid
             if not stopped:
                 raise sentence(error, html=True) from None
 
@@ -115,19 +114,20 @@ class Sweeps:
             grid.thumbnails[cell.point] = views.inline(small, "webp") or ""
 
     def stop(self, request: gr.Request, grid: Grid | None) -> tuple[Any, ...]:
-        """Returns (table, status, sheet, csv, zip, stop); what is there can be saved."""
+        """Returns (table, status, sheet, csv, zip); what is there can be saved."""
         self.runner.stop(visitor_of(request))
         still, files = (table(grid), self.files(grid)) if grid else (gr.skip(), [gr.skip()] * 3)
-        return still, views.status(text.SWEEP_STOPPED), *files, gr.update(interactive=False)
+        return still, views.status(text.SWEEP_STOPPED), *files
 
     def picked(self, grid: Grid | None, last: Saved | None, event: gr.EventData) -> list[Any]:
-        """A clicked cell on the stage: (*shown, steps, switch, seed, re-injection, η, randomise, tabs)."""
+        """A clicked cell on the stage: (*shown, *settings, randomise, tabs); what concerns the teacher alone stays."""
         clicked = event._data.get("cell")
         saved = next((one for point, one in grid.saved.items() if point.name == clicked), None) if grid else None
         if saved is None:
-            return [*shown(None), *[gr.skip()] * 7]
-        request = saved.info["request"]
-        chosen = [request[name] for name in ("steps", "switch", "seed", "reinjection", "eta")]
+            return [gr.skip()] * (len(shown(None)) + len(FIELDS) + 2)
+        values = {**saved.info["request"], "teacher": gr.skip(), "teacher_steps": gr.skip()}
+        values["backbone"] = self.runner.offer.name_of(values["backbone"])
+        chosen = [values[name] for name in FIELDS]
         return [*shown(with_teacher_of(saved, last)), *chosen, False, gr.Tabs(selected="compare")]
 
     def files(self, grid: Grid) -> list[Any]:

@@ -25,6 +25,12 @@ what was sent a moment before; `make_request` checks in any case."""
 REFUSABLE: dict[str, Any] = {**AT_ONCE, "queue": True}
 """For quick handlers that may refuse: only what went through the queue brings its message to the page."""
 GENTLY = "block: 'start', behavior: matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth'"
+RUNNING, ENDING, READY = (
+    f"() => [{start}, {stop}].map((on) => ({{ __type__: 'update', interactive: on }}))"
+    for start, stop in (("true", "true"), ("false", "false"), ("true", "false"))
+)
+"""Whether [Generate or Start, Stop] can be pressed. After Stop a run ends with its current network call; until then the
+page would ignore that the next one is asked for."""
 SHOWN = ("compare", "speed", "bars", "table", "student", "teacher")
 """What changes with a result, before `last`; the order of `handlers.shown`."""
 
@@ -58,20 +64,23 @@ def connect_generate(act: Handlers, rail: Rail, view: dict[str, Any], last: gr.S
     c = rail.settings
     result = [*(view[name] for name in SHOWN), last]
     pressed = [rail.generate.click, c["prompt"].submit]
-    gr.on(pressed, lambda: gr.update(interactive=True), None, rail.stop, **AT_ONCE)
+    buttons = [rail.generate, rail.stop]
+    gr.on(pressed, None, None, buttons, js=RUNNING, **AT_ONCE)
     view["running"] = gr.on(
         pressed,
         in_words(act.generate),
         [rail.randomise, *rail.fields],
-        [*result, view["status"], c["seed"], rail.stop],
+        [*result, view["status"], c["seed"]],
         show_progress="minimal",
         show_progress_on=view["status"],
         trigger_mode="once",
         api_visibility="private",
         **ACCELERATOR,
     )
-    stopped = [view["compare"], view["status"], rail.stop]
+    rail.stop.click(None, None, buttons, js=ENDING, **AT_ONCE)
+    stopped = [view["compare"], view["status"]]
     rail.stop.click(act.stop, view["compare"], stopped, cancels=[view["running"]], **AT_ONCE)
+    when_over(view["running"], buttons)
     # While one redraw runs only the newest position waits, so the last one always wins.
     view["redrawn"] = gr.on(
         [rail.live.input, *(c[name].input for name in ("steps", "switch", "eta", "reinjection"))],
@@ -83,6 +92,12 @@ def connect_generate(act: Handlers, rail: Rail, view: dict[str, Any], last: gr.S
         api_visibility="private",
         **ACCELERATOR,
     )
+
+
+def when_over(running: Any, buttons: list[gr.Button]) -> None:
+    """After a run, whether it was finished, stopped or refused."""
+    for ended in (running.then, running.failure):
+        ended(None, None, buttons, js=READY, **AT_ONCE)
 
 
 def connect_sharing(
@@ -124,29 +139,32 @@ def connect_pairs(pairs: Pairs, view: dict[str, Any], history: gr.BrowserState) 
 
 def connect_sweep(sweeps: Sweeps, rail: Rail, view: dict[str, Any], grid: dict[str, Any], last: gr.State) -> None:
     """The Sweep tab."""
-    c = rail.settings
     files = [grid[name] for name in ("sheet", "csv", "zip")]
     axes = [grid[name] for name in ("steps", "kinds", "etas")]
     gr.on(
-        [*(axis.change for axis in axes), last.change],
+        [*(axis.change for axis in axes), last.change, rail.settings["backbone"].change],
         sweeps.cost,
         [*axes, last, *rail.fields],
         grid["status"],
         trigger_mode="always_last",
         **AT_ONCE,
     )
+    buttons = [grid["start"], grid["stop"]]
+    grid["start"].click(None, None, buttons, js=RUNNING, **AT_ONCE)
     running = grid["start"].click(
         in_words(sweeps.start),
         [*axes, grid["state"], *rail.fields],
-        [grid["table"], grid["status"], *files, grid["stop"], grid["state"]],
+        [grid["table"], grid["status"], *files, grid["state"]],
         show_progress="minimal",
         show_progress_on=grid["status"],
         trigger_mode="once",
         api_visibility="private",
         **ACCELERATOR,
     )
-    stopped = [grid["table"], grid["status"], *files, grid["stop"]]
+    grid["stop"].click(None, None, buttons, js=ENDING, **AT_ONCE)
+    stopped = [grid["table"], grid["status"], *files]
     grid["stop"].click(sweeps.stop, grid["state"], stopped, cancels=[running], **AT_ONCE)
+    when_over(running, buttons)
     result = [*(view[name] for name in SHOWN), last]
-    chosen = [*(c[name] for name in ("steps", "switch", "seed", "reinjection", "eta")), rail.randomise, view["tabs"]]
+    chosen = [*rail.fields, rail.randomise, view["tabs"]]
     grid["table"].select(sweeps.picked, [grid["state"], last], [*result, *chosen], **AT_ONCE)
