@@ -79,10 +79,10 @@ def serving(
         page = layout.build(runner)
         chosen = replace(Options(port=None), **options)
         _, url, _ = launch(page, runner, chosen, prevent_thread_lock=True, quiet=True)
-    try:
-        yield Server(url.rstrip("/"), page, runner)
-    finally:
-        page.close()
+        try:
+            yield Server(url.rstrip("/"), page, runner)
+        finally:
+            page.close()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
