@@ -94,9 +94,9 @@ def add_sweep(commands: Any) -> None:
 def checked(args: argparse.Namespace, **more: Any) -> GenerateRequest:
     """The request the arguments ask for, its defaults taken from the backbone and its student."""
     names = ("backbone", "prompt", "negative", "seed", "student", "guidance", "reinjection", "eta", "mapping")
-    values = {name: getattr(args, name) for name in (*names, "upsampler")}
+    values = {name: getattr(args, name) for name in (*names, "upsampler", "decoder")}
     outline = read_outline(catalog.find(args.backbone), args.student)
-    request = make_request(outline.fill({**values, **more}))
+    request = outline.request({**values, **more})
     ensure_writable(args.out)
     warn_unknown(outline.spec, request.prompt)
     return request
@@ -178,12 +178,13 @@ def warn_unknown(spec: BackboneSpec, prompt: str) -> None:
 
 def summary(done: Done, files: dict[str, str]) -> str:
     """The result for a person, a few lines."""
-    lines = [f"Few-step result: {done.label}"]
+    lines, decoder = [f"Few-step result: {done.label}"], f"{done.request.decoder} decoder"
     for role, output in (("student", done.student), ("teacher", done.teacher)):
         if output is not None:
             t = output.timings
             lines.append(
-                f"{role}: {t.denoiser:.3f} s denoiser, {t.end_to_end:.3f} s end to end, {output.nfe} NFE; {files[role]}"
+                f"{role}: {t.denoiser:.3f} s denoiser, {t.end_to_end:.3f} s end to end ({decoder}), {output.nfe} NFE; "
+                f"{files[role]}"
             )
     if done.speedup:
         denoiser, whole = done.speedup["denoiser"], done.speedup["end_to_end"]
@@ -193,7 +194,7 @@ def summary(done: Done, files: dict[str, str]) -> str:
 
 def add_models(commands: Any) -> None:
     p = commands.add_parser("models", help="list the backbones and whether they can be used here, or download one")
-    p.add_argument("--download", metavar="ID", help="fetch a backbone or a published student from the Hugging Face Hub")
+    p.add_argument("--download", metavar="ID", help="fetch a backbone, student or tiny decoder from the Hub")
     p.add_argument("--json", action="store_true")
     p.set_defaults(run=models)
 
@@ -224,6 +225,9 @@ def model_row(found: catalog.Status) -> dict[str, Any]:
     if source:
         row |= {"gated": source.gated, "download_gb": source.download_gb, "memory_gb": source.memory_gb}
     students = [{"id": s.id, "name": s.card.name, "licence": s.card.licence, "repo": s.repo} for s in entry.students]
+    tiny = entry.decoder
+    if tiny:
+        row |= {"decoder": {**asdict(tiny), "here": tiny.path is not None}}
     return {
         **row,
         "students": [{**s, "here": o.path is not None} for s, o in zip(students, entry.students, strict=True)],
@@ -241,6 +245,9 @@ def model_text(found: catalog.Status) -> str:
     for option in entry.students:
         here = "here" if option.path else "not downloaded"
         lines.append(f"    --student {option.id}: {option.card.name}, training-free, {option.card.licence}, {here}")
+    if tiny := entry.decoder:
+        here = "here" if tiny.path else f"not downloaded ({tiny.id})"
+        lines.append(f"    --decoder tiny: {tiny.name}, {tiny.licence}, {here}")
     return "\n".join(lines)
 
 

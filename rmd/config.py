@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from rmd.plan import MAX_STEPS, Mapping, Reinjection, Upsampler
@@ -16,6 +16,7 @@ SHIFT = (0.1, 20.0)
 MAX_SIDE = 8192  # pixels
 MAX_DETAIL = 1000.0  # mean square; latents have a variance of about 1
 MAX_FRAMES = 1000
+Decoder = Literal["full", "tiny"]
 NO_STUDENT = "none"
 """Asks for the teacher's own weights where a student folder is expected."""
 
@@ -143,6 +144,8 @@ class GenerateRequest:
     eta: float = 1.0
     mapping: Mapping = "logsnr"
     upsampler: Upsampler = "bilinear"
+    decoder: Decoder = "full"
+    """The pipeline's own decoder, or a small one for the same latents where there is one; for both pictures."""
 
 
 def whole(name: str, value: Any, low: int, high: int) -> int:
@@ -215,7 +218,13 @@ def make_request(values: dict[str, Any]) -> GenerateRequest:
         eta=real("eta", request.eta, 0, 1),
         mapping=choice("mapping", request.mapping, get_args(Mapping)),
         upsampler=choice("upsampler", request.upsampler, get_args(Upsampler)),
+        decoder=choice("decoder", request.decoder, get_args(Decoder)),
     )
+
+
+def completed(stored: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a stored request; what was not a setting yet when it was stored has its default."""
+    return {**asdict(GenerateRequest(backbone="", prompt="")), **stored}
 
 
 def unknown_words(spec: BackboneSpec, prompt: str) -> list[str]:

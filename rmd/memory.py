@@ -9,7 +9,7 @@ import sys
 import time
 import weakref
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ from rmd.backbones.base import Backbone
 from rmd.backbones.loading import StoredWeights, Weights
 from rmd.backbones.machine import best_device, free_gb
 from rmd.backbones.placement import WORKING_GB, Tuning, tune
-from rmd.config import RequestError, StudentSpec
+from rmd.config import Decoder, RequestError, StudentSpec
 from rmd.denoiser import Denoiser
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ class Loaded:
     card: StudentSpec | None
     seconds: float
     """Loading and warm-up time; 0 when it was resident."""
+    decoder: nn.Module | None = None
+    """The tiny decoder, where it was asked for; None for the pipeline's own."""
 
 
 class ModelPool:
@@ -57,26 +59,42 @@ class ModelPool:
         self.tuning = tuning or Tuning()
         self.weights: Weights = weights or StoredWeights()
         self._kept: OrderedDict[str, tuple[str | None, Loaded]] = OrderedDict()
+        self._decoders: dict[str, nn.Module] = {}
 
     @property
     def name(self) -> str | None:
         """The backbone used last, as it was asked for; None before the first and while one is loaded."""
         return next(iter(reversed(list(self._kept))), None)
 
-    def resident(self, backbone: str, student: str | None) -> bool:
-        return backbone in self._kept and self._kept[backbone][0] == student
+    def resident(self, backbone: str, student: str | None, decoder: Decoder = "full") -> bool:
+        there = backbone in self._kept and self._kept[backbone][0] == student
+        return there and (decoder == "full" or backbone in self._decoders)
 
-    def acquire(self, backbone: str, student: str | None) -> Loaded:
+    def acquire(self, backbone: str, student: str | None, decoder: Decoder = "full") -> Loaded:
         """Load a backbone (catalog id or folder) with a student (folder, file, id, None for its own, "none").
 
-        Raises RequestError; nothing of the backbone is resident then.
+        Raises RequestError; what was not resident before is not then.
         """
+        if decoder == "full":
+            return self._acquire(backbone, student)
+        start, tiny = time.perf_counter(), self._decoders.get(backbone)
+        fresh = tiny is None
+        # before the backbone: it is small, and may be missing
+        tiny = tiny or self.weights.decoder(catalog.find(backbone), self.device)
+        loaded = self._acquire(backbone, student)
+        if fresh and self.warm:
+            warm_up_decoder(loaded.teacher, tiny)
+        self._decoders[backbone] = tiny
+        return replace(loaded, decoder=tiny, seconds=time.perf_counter() - start if fresh else loaded.seconds)
+
+    def _acquire(self, backbone: str, student: str | None) -> Loaded:
         if self.resident(backbone, student):
             self._kept.move_to_end(backbone)
             kept = self._kept[backbone][1]
             return Loaded(kept.teacher, kept.student, kept.card, 0.0)
         start = time.perf_counter()
         teacher = self._kept.pop(backbone)[1].teacher if backbone in self._kept else None
+        tiny = self._decoders.pop(backbone, None)
         while len(self._kept) >= self.budget:
             self._unload(next(iter(self._kept)))
         release_memory(self.device)
@@ -93,6 +111,8 @@ class ModelPool:
                 self._warm_up(one)
         loaded = Loaded(teacher, fast, card, time.perf_counter() - start)
         self._kept[backbone] = (student, loaded)
+        if tiny is not None:
+            self._decoders[backbone] = tiny
         return loaded
 
     def unload(self) -> bool:
@@ -107,8 +127,9 @@ class ModelPool:
 
     def _unload(self, backbone: str) -> bool:
         _, loaded = self._kept.pop(backbone)
-        watched = [weakref.ref(module) for module in modules_of(loaded)]
-        del loaded
+        tiny = self._decoders.pop(backbone, None)
+        watched = [weakref.ref(module) for module in (*modules_of(loaded), *([tiny] if tiny else ()))]
+        del loaded, tiny
         release_memory(self.device)
         left = [module for ref in watched if (module := ref()) is not None]
         if left:
@@ -153,3 +174,10 @@ def warm_up(backbone: Backbone) -> None:
         for guidance in (1.0, 2.0):
             Denoiser(backbone, prompt, empty, guidance)(x, 0.5)
     backbone.decode(x)
+
+
+@torch.inference_mode()
+def warm_up_decoder(backbone: Backbone, decoder: nn.Module) -> None:
+    """One call at the size of results."""
+    size = backbone.latent_size(backbone.spec.high)
+    backbone.decode(torch.zeros(1, backbone.channels, *size, device=backbone.device), decoder)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from rmd.backbones.base import Backbone, Conditioning
 from rmd.cascade import CascadeSampler, Step
@@ -97,10 +97,10 @@ class Session:
 
     @torch.inference_mode()
     def _run(self, request: GenerateRequest, cancel: threading.Event) -> Generator[Event]:
-        if not self.pool.resident(request.backbone, request.student):
+        if not self.pool.resident(request.backbone, request.student, request.decoder):
             yield Loading(request.backbone)
             self._prompts.clear()
-        loaded = self.pool.acquire(request.backbone, request.student)
+        loaded = self.pool.acquire(request.backbone, request.student, request.decoder)
         check(cancel)
         backbone = loaded.teacher
         positive, negative, encode = self._encode(backbone, request)
@@ -118,7 +118,7 @@ class Session:
         assert student is not None
         teacher = None
         if request.teacher:
-            for event in self._teacher(request, backbone, noise, (positive, negative, encode), cancel):
+            for event in self._teacher(request, loaded, noise, (positive, negative, encode), cancel):
                 teacher = event.output if isinstance(event, Decoded) else teacher
                 yield event
         yield Done(request, plan, student, teacher, loaded.card, str(backbone.device), dtype_name(backbone))
@@ -162,7 +162,7 @@ class Session:
                 yield Progress("student", event.index + 1, plan.steps, size, self._preview(backbone, x0))
             else:
                 switch += event.seconds
-        frames, decode = timed_decode(backbone, x0, clock)
+        frames, decode = timed_decode(backbone, x0, clock, loaded.decoder)
         stages = tuple(
             StageTiming(stage.size, len(stage.times), taken)
             for stage, taken in zip(plan.stages, seconds, strict=True)
@@ -175,13 +175,14 @@ class Session:
     def _teacher(
         self,
         request: GenerateRequest,
-        backbone: Backbone,
+        loaded: Loaded,
         noise: Tensor,
         prompt: tuple[Conditioning, Conditioning, float],
         cancel: threading.Event,
     ) -> Iterator[Progress | Decoded]:
         """The pipeline itself, from the same noise, one Progress per step."""
         positive, negative, encode = prompt
+        backbone = loaded.teacher
         clock = clock_for(backbone)
         size, steps = tuple(noise.shape[2:]), request.teacher_steps
 
@@ -195,7 +196,7 @@ class Session:
                 yield Progress("teacher", step.index + 1, steps, size, self._preview(backbone, step.latents))
             result = step
         assert result is not None and result.final and result.latents is not None
-        frames, decode = timed_decode(backbone, result.latents, clock)
+        frames, decode = timed_decode(backbone, result.latents, clock, loaded.decoder)
         calls = 1 if request.guidance == 1 else 2
         timings = Timings(encode, (StageTiming(size, steps, result.seconds),), 0.0, decode)
         yield Decoded("teacher", Output(frames, timings, steps * calls, False, backbone.spec.fps))
@@ -260,9 +261,11 @@ def clock_for(backbone: Backbone) -> Callable[[], float]:
     return clock
 
 
-def timed_decode(backbone: Backbone, x0: Tensor, clock: Callable[[], float]) -> tuple[tuple[Image.Image, ...], float]:
+def timed_decode(
+    backbone: Backbone, x0: Tensor, clock: Callable[[], float], decoder: nn.Module | None
+) -> tuple[tuple[Image.Image, ...], float]:
     start = clock()
-    frames = backbone.decode(x0)[0]
+    frames = backbone.decode(x0, decoder)[0]
     return frames, clock() - start
 
 

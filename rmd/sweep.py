@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from rmd.config import GenerateRequest, RequestError
+from rmd.config import GenerateRequest, RequestError, completed
 from rmd.media import first_frame, read_settings
 from rmd.plan import Reinjection
 from rmd.results import Done, save_png, write_whole
@@ -30,6 +30,7 @@ COLUMNS: tuple[str, ...] = (
     "reinjection",
     "eta",
     "seed",
+    "decoder",
     "encode",
     "low",
     "enlarge",
@@ -120,6 +121,7 @@ def kept(folder: Path, request: GenerateRequest, point: Point) -> tuple[Cell, Pa
     for path in (folder / f"{point.name}.png", folder / f"{point.name}.mp4"):
         try:
             info = read_settings(path)
+            info["request"] = completed(info["request"])
             if {**info["request"], "teacher_steps": 0} == {**asdict(at(request, point)), "teacher_steps": 0}:
                 return Cell(point, info, first_frame(path)), path
         except (RequestError, LookupError, TypeError):
@@ -147,7 +149,7 @@ def row(cell: Cell) -> dict[str, Any]:
     if cell.info is None:
         return values
     timings, final = cell.info["timings"]["student"], list(cell.info["plan"]["stages"][-1]["size"])
-    values |= {"seed": cell.info["request"]["seed"], "enlarge": timings["switch"]}
+    values |= {name: cell.info["request"][name] for name in ("seed", "decoder")} | {"enlarge": timings["switch"]}
     values |= {name: timings[name] for name in ("encode", "decode", "denoiser", "end_to_end")}
     for name, small in (("low", True), ("high", False)):
         values[name] = sum(s["seconds"] for s in timings["stages"] if (list(s["size"]) != final) == small)

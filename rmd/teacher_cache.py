@@ -24,7 +24,7 @@ from rmd.results import Done, Output, StageTiming, Timings, write_whole
 
 log = logging.getLogger("rmd.teacher_cache")
 
-DECIDING = ("backbone", "prompt", "negative", "seed", "teacher_steps", "guidance")
+DECIDING = ("backbone", "prompt", "negative", "seed", "teacher_steps", "guidance", "decoder")
 """Settings that decide the teacher's output."""
 CHUNK = "rmd-teacher"
 

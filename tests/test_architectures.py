@@ -11,9 +11,9 @@ import torch
 
 from rmd.backbones import catalog, random_weights
 from rmd.backbones.folders import ADAPTERS
-from rmd.backbones.random_weights import COMPONENTS, PIPELINES, component
+from rmd.backbones.random_weights import COMPONENTS, DECODERS, PIPELINES, component
 
-USES = sorted({(kind, key) for parts in PIPELINES.values() for kind, key in parts.values()})
+USES = sorted({tuple(part) for part in (*DECODERS.values(), *(p for r in PIPELINES.values() for p in r.values()))})
 COUNTED = [(kind, key) for kind, key in USES if "billions" in COMPONENTS[key]]
 
 

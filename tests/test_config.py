@@ -62,6 +62,7 @@ GOOD: dict[str, Any] = {"backbone": "emoji-sdxl", "prompt": "a fox"}
         ({"reinjection": "old"}, ["reinjection must be one of fresh, mix, band, not 'old'"]),
         ({"mapping": "x"}, ["mapping must be one of logsnr, shift, none, not 'x'"]),
         ({"upsampler": ["bilinear"]}, ["upsampler must be one of bilinear, bicubic, nearest"]),
+        ({"decoder": "small"}, ["decoder must be one of full, tiny, not 'small'"]),
         ({"student": ""}, ["student is empty"]),
         ({"color": "red"}, ["color is not a setting", "steps"]),
         ({"prompt": {"a": "b" * 999}}, ["prompt must be text", "…"]),

@@ -79,6 +79,15 @@ def test_bench_times_an_architecture_without_any_weights(
     assert not (tmp_path / "hub").exists()
 
 
+def test_the_tiny_decoder_is_random_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--weights", "random", "--plans", "1/0", "--repeats", "1", "--teacher-steps", "2"]
+    for name in ("sdxl", "sd3.5-medium"):
+        assert main(["bench", "--backbone", name, *arguments, "--decoder", "tiny", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["decoder"] == "tiny"
+    assert main(["bench", "--backbone", "wan2.1-1.3b", *arguments, "--decoder", "tiny"]) == 2
+    assert "decoder must be full for Wan2.1 text to video 1.3B" in capsys.readouterr().err
+
+
 def test_the_table_says_what_was_timed(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "--backbone", "sdxl", "--weights", "random", "--plans", "1/0", "--repeats", "1"]
     assert main([*arguments, "--teacher-steps", "2"]) == 0

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rmd.backbones import catalog, loading
 from rmd.backbones.outline import read_outline
-from rmd.config import RequestError, StudentSpec, make_request
+from rmd.config import Decoder, RequestError, StudentSpec, make_request
 from rmd.memory import Loaded, ModelPool
 from rmd.session import Done, Session
 from tests.tiny import tiny_unet
@@ -214,7 +214,7 @@ def test_a_cards_own_times_guidance_and_shift_are_used(bases: dict[str, Any]) ->
     )  # fmt: skip
 
     class Pool(ModelPool):
-        def acquire(self, backbone: str, student: str | None) -> Loaded:
+        def acquire(self, backbone: str, student: str | None, decoder: Decoder = "full") -> Loaded:
             return Loaded(base, base.with_network(base.network, card.shift), card, 0.0)
 
     values = {"backbone": "x", "prompt": "a fox", "steps": 3, "switch": 1, "teacher": False}

@@ -134,20 +134,22 @@ class PipelineBackbone:
     def predict(self, x: Tensor, t: Time, conditioning: Conditioning) -> Tensor:
         raise NotImplementedError
 
-    def pixels(self, latents: Tensor) -> Tensor:
-        vae = self.pipe.vae
-        scaled = self.unscaled(latents).to(vae.dtype)
+    def pixels(self, latents: Tensor, decoder: nn.Module | None = None) -> Tensor:
+        vae: Any = decoder or self.pipe.vae
+        scaled = self.unscaled(latents, vae.config).to(vae.dtype)
         if self.channels_last:
             scaled = scaled.to(memory_format=torch.channels_last)
         return vae.decode(scaled, return_dict=False)[0].float().clamp(-1, 1)
 
-    def unscaled(self, latents: Tensor) -> Tensor:
-        """Latents as the autoencoder takes them, by its scaling and shift factors."""
-        config = self.pipe.vae.config
+    def unscaled(self, latents: Tensor, config: Config) -> Tensor:
+        """Latents as the autoencoder of this configuration takes them, by its scaling and shift factors.
+
+        An AutoencoderTiny has 1 and 0: it was trained on the latents that the network sees.
+        """
         return latents / config["scaling_factor"] + (config.get("shift_factor") or 0)
 
-    def decode(self, latents: Tensor) -> list[tuple[Image.Image, ...]]:
-        pixels = self.pixels(latents)
+    def decode(self, latents: Tensor, decoder: nn.Module | None = None) -> list[tuple[Image.Image, ...]]:
+        pixels = self.pixels(latents, decoder)
         clips = pixels if pixels.ndim == 5 else pixels[:, :, None]
         return [tuple(picture(frame) for frame in clip.unbind(dim=1)) for clip in clips]
 

@@ -106,12 +106,15 @@ class Backbone(Protocol):
         """Raw network output for x (B, C, *S) at time t (scalar or (B,)), without guidance."""
         ...
 
-    def pixels(self, latents: Tensor) -> Tensor:
-        """Clean latents (B, C, *S) → (B, 3, H, W) or (B, 3, F, H, W) in pixels, float32 in [−1, 1]."""
+    def pixels(self, latents: Tensor, decoder: nn.Module | None = None) -> Tensor:
+        """Clean latents (B, C, *S) → (B, 3, H, W) or (B, 3, F, H, W) in pixels, float32 in [−1, 1].
+
+        decoder: an autoencoder for the same latents in the place of the pipeline's own.
+        """
         ...
 
-    def decode(self, latents: Tensor) -> list[tuple[Image.Image, ...]]:
-        """Clean latents (B, C, *S) → the frames of each of B results; a picture has one."""
+    def decode(self, latents: Tensor, decoder: nn.Module | None = None) -> list[tuple[Image.Image, ...]]:
+        """Clean latents (B, C, *S) → the frames of each of B results; a picture has one. decoder: as in `pixels`."""
         ...
 
     def preview(self, latents: Tensor) -> Image.Image:

@@ -15,6 +15,7 @@ from rmd.config import NO_STUDENT, BackboneSpec, RequestError, StudentSpec
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 ROWS = Path(__file__).with_name("catalog.json")
+DECODER_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 COMMAND = "python -m rmd models --download"
 
 
@@ -35,6 +36,22 @@ class Published:
         folder = hub.cached(self.repo)
         found = folder / self.file if folder and self.file else folder
         return found if found and found.exists() else None
+
+
+@dataclass(frozen=True)
+class TinyDecoder:
+    """A small decoder for a backbone's latents (diffusers' `AutoencoderTiny`): fast, a little less exact."""
+
+    id: str
+    name: str
+    licence: str
+    repo: str
+
+    @property
+    def path(self) -> Path | None:
+        """Its folder, when all of it is on this machine."""
+        folder = hub.cached(self.repo)
+        return folder if folder and all((folder / name).exists() for name in DECODER_FILES) else None
 
 
 @dataclass(frozen=True)
@@ -70,6 +87,7 @@ class Entry:
     spec: BackboneSpec | None = None
     hub: Hub | None = None
     students: tuple[Published, ...] = ()
+    decoder: TinyDecoder | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +116,8 @@ def entry_from(row: dict[str, Any]) -> Entry:
         ("model_index.json", *small), tuple(row.get("leave", ())),
     )  # fmt: skip
     published = tuple(published_from(one, name) for one in row["students"])
-    return Entry(key, name, hub.cache_folder(source.repo), student, row["licence"], spec, source, published)
+    decoder = TinyDecoder(**row["decoder"]) if "decoder" in row else None
+    return Entry(key, name, hub.cache_folder(source.repo), student, row["licence"], spec, source, published, decoder)
 
 
 def published_from(row: dict[str, Any], base: str) -> Published:
@@ -204,8 +223,18 @@ def known_card(entry: Entry, student: str | None) -> StudentSpec | None:
     return next((one.card for one in entry.students if one.id == student), None)
 
 
+def decoder_folder(entry: Entry) -> Path:
+    """Where a backbone's tiny decoder is; raises RequestError when it has none or it was not downloaded."""
+    tiny = entry.decoder
+    if tiny is None:
+        raise RequestError(f"decoder must be full for {entry.name}: there is no tiny one.")
+    if tiny.path is None:
+        raise RequestError(f"{tiny.name} is not on this machine; `{COMMAND} {tiny.id}` downloads it.")
+    return tiny.path
+
+
 def download(id: str, on_bytes: hub.OnBytes = lambda done, total: None) -> Path:
-    """Fetch a backbone or a published student by its id; returns the folder. Raises RequestError."""
+    """Fetch a backbone, a published student or a tiny decoder by its id; returns the folder. Raises RequestError."""
     for entry in ENTRIES:
         if entry.id == id:
             if entry.hub is None:
@@ -214,5 +243,7 @@ def download(id: str, on_bytes: hub.OnBytes = lambda done, total: None) -> Path:
         for option in entry.students:
             if option.id == id:
                 return hub.download(option.repo, "main", [*option.patterns], [], on_bytes)
-    ids = [name for e in ENTRIES if e.hub for name in (e.id, *(one.id for one in e.students))]
-    raise RequestError(f"{id!r} cannot be downloaded; there are {', '.join(ids)}.")
+        if entry.decoder and entry.decoder.id == id:
+            return hub.download(entry.decoder.repo, "main", [*DECODER_FILES], [], on_bytes)
+    ids = [one.id for e in ENTRIES if e.hub for one in (e, *e.students, *([e.decoder] if e.decoder else ()))]
+    raise RequestError(f"{id!r} cannot be downloaded; there are {', '.join(dict.fromkeys(ids))}.")

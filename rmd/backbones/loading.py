@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import diffusers
 import torch
+from diffusers import AutoencoderTiny
 from diffusers.utils import logging as diffusers_logging
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from rmd.backbones import catalog
@@ -28,7 +30,16 @@ from rmd.backbones.placement import place, save_memory
 from rmd.backbones.students import open_student
 from rmd.config import BackboneSpec, RequestError, StudentSpec
 
-__all__ = ["StoredWeights", "Weights", "default_dtype", "dtypes_for", "open_backbone", "open_student", "settle"]
+__all__ = [
+    "StoredWeights",
+    "Weights",
+    "default_dtype",
+    "dtypes_for",
+    "open_backbone",
+    "open_decoder",
+    "open_student",
+    "settle",
+]
 
 # The libraries warn of what is meant here (an AutoencoderTiny in SDXL's place, no torchvision) and draw a bar per
 # folder; failures arrive as exceptions all the same.
@@ -111,8 +122,20 @@ def open_backbone(
     return backbone
 
 
+def open_decoder(folder: Path, device: torch.device) -> nn.Module:
+    """A tiny decoder from its folder; raises RequestError when it cannot be read."""
+    try:
+        decoder: Any = AutoencoderTiny.from_pretrained(
+            folder, dtype=default_dtype(device), use_safetensors=True, local_files_only=True
+        )
+    except Exception as error:
+        raise RequestError(f"{folder} cannot be loaded: {first_line(error)}") from error
+    check_complete(decoder, folder)
+    return decoder.to(device, memory_format=torch.channels_last).eval()
+
+
 class Weights(Protocol):
-    """Where backbones and students come from. All methods raise RequestError for what cannot be had."""
+    """Where backbones, students and tiny decoders come from. All methods raise RequestError for what cannot be had."""
 
     def backbone(self, entry: catalog.Entry, device: torch.device) -> Backbone: ...
 
@@ -121,6 +144,8 @@ class Weights(Protocol):
     ) -> tuple[Backbone, StudentSpec] | None:
         """The student asked for (as in `GenerateRequest`) and its card; None where there is none."""
         ...
+
+    def decoder(self, entry: catalog.Entry, device: torch.device) -> nn.Module: ...
 
 
 class StoredWeights:
@@ -135,3 +160,6 @@ class StoredWeights:
     ) -> tuple[Backbone, StudentSpec] | None:
         folder = catalog.student_folder(entry, student)
         return open_student(folder, teacher, catalog.known_card(entry, student)) if folder else None
+
+    def decoder(self, entry: catalog.Entry, device: torch.device) -> nn.Module:
+        return open_decoder(catalog.decoder_folder(entry), device)

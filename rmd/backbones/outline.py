@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rmd.backbones.base import Grid
-from rmd.backbones.catalog import Entry, check_there, known_card, located, student_folder
+from rmd.backbones.catalog import Entry, check_there, decoder_folder, known_card, located, student_folder
 from rmd.backbones.folders import adapter_of, first_line, read_config, read_spec
 from rmd.backbones.students import student_card
-from rmd.config import BackboneSpec, RequestError, StudentSpec
+from rmd.config import BackboneSpec, GenerateRequest, RequestError, StudentSpec, make_request
 from rmd.schedule import NoiseSchedule
 
 
@@ -27,6 +27,11 @@ class Outline:
     def cell(self) -> int:
         """Pixels per latent cell."""
         return self.grid.cell
+
+    @property
+    def tiny_decoder(self) -> bool:
+        """Whether there is one, and it is on this machine."""
+        return self.entry.decoder is not None and self.entry.decoder.path is not None
 
     def latent_size(self, pixels: tuple[int, int]) -> tuple[int, ...]:
         """As `Backbone.latent_size`."""
@@ -50,6 +55,13 @@ class Outline:
         if "switch" not in given and isinstance(filled["steps"], int):
             filled["switch"] = min(filled["switch"], filled["steps"])
         return filled
+
+    def request(self, values: dict[str, Any]) -> GenerateRequest:
+        """A checked request, filled with the defaults; raises RequestError for what cannot be done here."""
+        request = make_request(self.fill(values))
+        if request.decoder == "tiny":
+            decoder_folder(self.entry)
+        return request
 
 
 def read_outline(entry: Entry, student: str | None = None) -> Outline:

@@ -30,6 +30,8 @@ COMPONENTS: dict[str, Any] = ROWS["components"]
 """Configurations by name, with the published number of parameters in 10⁹ where there are any."""
 PIPELINES: dict[str, Any] = ROWS["pipelines"]
 """By catalog id: the class and the configuration's name of every component of the pipeline."""
+DECODERS: dict[str, Any] = ROWS["decoders"]
+"""The same of the tiny decoder, where there is one."""
 NOTE = "random weights; student = the same architecture without guidance; pictures mean nothing"
 
 
@@ -59,6 +61,13 @@ class RandomWeights:
             default_switch=spec.default_switch, eta=1.0, reinjection="band", training="None.", quality={},
             origin="published",
         )  # fmt: skip
+
+    def decoder(self, entry: Entry, device: torch.device) -> nn.Module:
+        if entry.id not in DECODERS:
+            raise RequestError(f"decoder must be full for {entry.name}: there is no tiny one.")
+        kind, key = DECODERS[entry.id]
+        made = component(kind, COMPONENTS[key]["config"], device, default_dtype(device))
+        return made.to(memory_format=torch.channels_last)
 
 
 def has_room(entry: Entry, device: torch.device) -> bool:

@@ -57,8 +57,7 @@ class WanBackbone(FlowBackbone):
             return_dict=False,
         )[0]
 
-    def unscaled(self, latents: Tensor) -> Tensor:
-        config = self.pipe.vae.config
+    def unscaled(self, latents: Tensor, config: Config) -> Tensor:
         mean, std = (
             torch.tensor(config[name], device=latents.device).view(1, -1, 1, 1, 1)
             for name in ("latents_mean", "latents_std")

@@ -15,7 +15,7 @@ import platform
 import statistics
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -24,7 +24,7 @@ from rmd.backbones.machine import peak_gb
 from rmd.backbones.outline import read_outline
 from rmd.backbones.placement import Tuning
 from rmd.backbones.random_weights import NOTE, RandomWeights
-from rmd.config import BackboneSpec, GenerateRequest, RequestError, make_request, whole
+from rmd.config import BackboneSpec, Decoder, GenerateRequest, RequestError, make_request, whole
 from rmd.evaluate.command import parse_plans
 from rmd.hardware import describe
 from rmd.memory import ModelPool
@@ -54,8 +54,9 @@ def add_bench(commands: Any) -> None:
 
 
 def add_tuning(p: argparse.ArgumentParser) -> None:
-    """How the networks compute, for every command that runs them."""
+    """How the networks compute and what decodes their latents, for every command that runs them."""
     p.add_argument("--attention", metavar="NAME", help="attention backend of diffusers, such as native, flash or sage")
+    p.add_argument("--decoder", help=" | ".join(get_args(Decoder)) + "; tiny is fast, where there is one")
     p.add_argument("--compile", action="store_true", help="torch.compile the networks' blocks (slow first calls)")
 
 
@@ -83,11 +84,12 @@ def run(args: argparse.Namespace) -> None:
 
 def asked(args: argparse.Namespace) -> tuple[GenerateRequest, BackboneSpec]:
     """The request that all plans share, and what its backbone's defaults are."""
-    values = {"backbone": args.backbone, "prompt": args.prompt, "seed": SEED, "teacher_steps": args.teacher_steps}
+    values = {"backbone": args.backbone, "prompt": args.prompt, "seed": SEED, "decoder": args.decoder}
+    values |= {"teacher_steps": args.teacher_steps}
     entry = catalog.find(args.backbone)
     if args.weights == "stored":
         outline = read_outline(entry, args.student)
-        return make_request(outline.fill({**values, "student": args.student})), outline.spec
+        return outline.request({**values, "student": args.student}), outline.spec
     if args.student:
         raise RequestError("--student is for stored weights; with random ones it is the same network unguided.")
     if entry.spec is None:
@@ -125,6 +127,7 @@ def measure(session: Session, request: GenerateRequest, plans: list[tuple[int, i
         "student": done.label,
         "teacher_steps": request.teacher_steps,
         "guidance": request.guidance,
+        "decoder": request.decoder,
         "repeats": repeats,
         "device": done.device,
         "dtype": done.dtype,
@@ -154,7 +157,8 @@ def row(kept: list[Output]) -> dict[str, Any]:
 def table(report: dict[str, Any]) -> str:
     """The report for a person."""
     how = f"on {report['device']}, {report['dtype']}, {report['threads']} threads"
-    networks = f"attention {report['attention']}, {'compiled' if report['compile'] else 'not compiled'}"
+    compiled = "compiled" if report["compile"] else "not compiled"
+    networks = f"{report['decoder']} decoder, attention {report['attention']}, {compiled}"
     lines = [
         f"{report['backbone']} ({report['student']}) {how}; medians of {report['repeats']} rounds, warm-up excluded",
         f"teacher {report['teacher_steps']} steps; {networks}; peak memory {report['peak_memory_gb']:.2f} GB",

@@ -39,6 +39,7 @@ class Api:
         eta: float | None = None,
         mapping: str | None = None,
         upsampler: str | None = None,
+        decoder: str | None = None,
     ) -> tuple[FileData, FileData | None, dict[str, Any]]:
         values = {name: value for name, value in locals().items() if name in FIELDS}
         try:

@@ -77,6 +77,9 @@ def advanced(c: dict[str, Any], start: dict[str, Any]) -> None:
         c["eta"] = gr.Slider(0, 1, start["eta"], step=0.05, label=text.ETA, info=text.ETA_INFO)
         c["mapping"] = gr.Radio(start["mappings"], value="logsnr", label=text.MAPPING, info=text.MAPPING_INFO)
         c["upsampler"] = gr.Radio(["bilinear", "bicubic", "nearest"], value="bilinear", label=text.UPSAMPLER)
+        c["decoder"] = gr.Radio(
+            text.DECODERS, value="full", label=text.DECODER, info=text.DECODER_INFO, visible=start["tiny_decoder"]
+        )
         c["teacher"] = gr.Checkbox(True, label=text.TEACHER, show_label=False, container=False)
         c["teacher_steps"] = gr.Slider(*TEACHER_STEPS, start["teacher_steps"], step=1, label=text.TEACHER_STEPS)
         c["guidance"] = gr.Slider(*GUIDANCE, start["guidance"], step=0.1, label=text.GUIDANCE, info=text.GUIDANCE_INFO)

@@ -19,7 +19,7 @@ from rmd.ui.stage import Stage, complete, with_teacher_of
 
 FIELDS: tuple[str, ...] = (
     "backbone", "prompt", "negative", "steps", "switch", "seed", "teacher", "teacher_steps", "guidance",
-    "reinjection", "eta", "mapping", "upsampler",
+    "reinjection", "eta", "mapping", "upsampler", "decoder",
 )  # fmt: skip
 """The settings on the page, in the order in which handlers receive them."""
 
@@ -87,10 +87,11 @@ class Handlers:
     def prompt_changed(self, backbone: str, prompt: str) -> str:
         return views.words_note(self._outline(backbone).spec, prompt or "") if backbone else ""
 
-    def backbone_shown(self, backbone: str, prompt: str) -> tuple[str, str]:
-        """Returns (suggestions, note)."""
-        spec = self._outline(backbone).spec
-        return views.chips_html(spec), views.words_note(spec, prompt or "")
+    def backbone_shown(self, backbone: str, prompt: str) -> tuple[Any, ...]:
+        """Returns (suggestions, note, decoder)."""
+        outline = self._outline(backbone)
+        decoder = gr.update(visible=True) if outline.tiny_decoder else gr.update(visible=False, value="full")
+        return views.chips_html(outline.spec), views.words_note(outline.spec, prompt or ""), decoder
 
     def backbone_chosen(self, backbone: str) -> tuple[Any, ...]:
         """The backbone's own settings: (mapping, steps, switch, teacher_steps, guidance, reinjection, eta)."""
@@ -131,10 +132,11 @@ def shown(saved: Saved | None) -> list[Any]:
 
 
 def start_values(outline: Outline | None) -> dict[str, Any]:
-    """What the controls show at first for a backbone, and the time mappings it has."""
+    """What the controls show at first for a backbone, its time mappings, and whether it has a tiny decoder here."""
     values = {name: getattr(GenerateRequest, name) for name in FIELDS[3:] if name != "seed"}
     mappings = ["logsnr", "shift", "none"] if outline and outline.spec.shift_ratio else ["logsnr", "none"]
-    return {**values, **(outline.defaults() if outline else {}), "mappings": mappings}
+    tiny = outline is not None and outline.tiny_decoder
+    return {**values, **(outline.defaults() if outline else {}), "mappings": mappings, "tiny_decoder": tiny}
 
 
 def download(saved: Saved, role: str) -> Any:

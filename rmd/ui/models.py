@@ -42,6 +42,9 @@ def card(offer: Offer, name: str) -> str:
     if source:
         rows += [("Licence", escape(state.entry.licence))] if outline is None else []
         rows += [("Download", f"about {source.download_gb:g} GB"), ("Memory", f"about {source.memory_gb:g} GB")]
+    if tiny := state.entry.decoder:
+        here = "here" if tiny.path else f"not downloaded ({tiny.id})"
+        rows.append(("Tiny decoder", f"{tiny.name}, {tiny.licence}, {here}"))
     if state.note:
         rows.append(("Here", escape(state.note)))
     rows.append(

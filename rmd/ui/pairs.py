@@ -15,8 +15,8 @@ from rmd.ui.runner import Runner
 SETTINGS = (
     ("backbone", text.MODEL), ("prompt", "Prompt"), ("seed", text.SEED), ("steps", text.STEPS),
     ("switch", text.SWITCH), ("reinjection", text.REINJECTION), ("eta", text.ETA), ("mapping", text.MAPPING),
-    ("upsampler", text.UPSAMPLER), ("guidance", text.GUIDANCE), ("teacher_steps", text.TEACHER_STEPS),
-    ("negative", text.NEGATIVE),
+    ("upsampler", text.UPSAMPLER), ("decoder", text.DECODER), ("guidance", text.GUIDANCE),
+    ("teacher_steps", text.TEACHER_STEPS), ("negative", text.NEGATIVE),
 )  # fmt: skip
 FIGURES = (
     ("denoiser", "Student, denoiser"), ("end_to_end", "Student, end to end"), ("nfe", "Student, network evaluations"),

@@ -209,7 +209,8 @@ def parts_of(role: str, info: dict[str, Any]) -> list[tuple[str, float, str, flo
         rows.append((f"{stage['steps']} {name}", stage["seconds"], colour, 1))
     if timings["switch"] and len(timings["stages"]) == 1:
         rows.append(("enlarging", timings["switch"], "quiet", 0.8))
-    return [*rows, ("decoder", timings["decode"], "quiet", 0.55)]
+    decoder = "tiny decoder" if info["request"]["decoder"] == "tiny" else "decoder"
+    return [*rows, (decoder, timings["decode"], "quiet", 0.55)]
 
 
 def total(parts: list[tuple[str, float, str, float]]) -> float:

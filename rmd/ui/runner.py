@@ -15,7 +15,7 @@ from typing import Any
 from rmd.backbones import catalog
 from rmd.backbones.catalog import Entry
 from rmd.backbones.outline import Outline, read_outline
-from rmd.config import Cancelled, GenerateRequest, RequestError, make_request
+from rmd.config import Cancelled, GenerateRequest, RequestError, completed
 from rmd.media import read_settings, save_output
 from rmd.plan import CascadePlan
 from rmd.results import Done
@@ -111,7 +111,7 @@ class Runner:
         if name is None:
             raise RequestError(text.NO_MODEL)
         outline = self.offer.outline(name)
-        return make_request(outline.fill({**values, "backbone": outline.entry.id}))
+        return outline.request({**values, "backbone": outline.entry.id})
 
     def plan(self, request: GenerateRequest) -> CascadePlan:
         """The plan of a checked request, made without loading the model."""
@@ -228,4 +228,4 @@ def settings_in(path: Path) -> dict[str, Any]:
         raise RequestError(text.NO_SETTINGS) from error
     if not isinstance(info.get("request"), dict):
         raise RequestError(text.NO_SETTINGS)
-    return info
+    return {**info, "request": completed(info["request"])}

@@ -12,7 +12,7 @@ from rmd.ui import text
 from rmd.ui.runner import Saved
 from rmd.ui.views import Side, finished, inline, kinds_of
 
-SAME_TEACHER = ("backbone", "prompt", "negative", "seed", "teacher_steps", "guidance")
+SAME_TEACHER = ("backbone", "prompt", "negative", "seed", "teacher_steps", "guidance", "decoder")
 """Settings that decide the teacher's picture."""
 INTERVAL = 0.12
 """Seconds between two pictures of the teacher's progress: more would only be traffic."""

@@ -26,6 +26,9 @@ ETA_INFO = "1 keeps the predicted noise (deterministic, like DDIM), 0 draws new 
 MAPPING = "Time mapping between resolutions"
 MAPPING_INFO = "logsnr matches the information of both sizes; shift uses the model's own timestep shifts."
 UPSAMPLER = "Upsampler"
+DECODER = "Decoder"
+DECODER_INFO = "What makes pixels of the last latent, for both pictures."
+DECODERS = [("full: the model's own", "full"), ("tiny: fast, a little less exact", "tiny")]
 TEACHER = "Run the teacher as well"
 TEACHER_STEPS = "Teacher steps"
 GUIDANCE = "Guidance (CFG) of the teacher"
@@ -144,6 +147,7 @@ API = """Draw a picture with the few-step student and, for comparison, with the 
         eta: Share of the predicted noise kept between steps, 0 to 1.
         mapping: Time mapping between the resolutions: logsnr, shift or none.
         upsampler: bilinear, bicubic or nearest.
+        decoder: full, or tiny where the model has a tiny decoder here; for both pictures.
 
     Returns:
         The student's file (PNG, or MP4 for a clip), the teacher's or null, and everything measured: request, plan,

@@ -157,10 +157,11 @@ def speed(info: dict[str, Any] | None) -> str:
     student = info["timings"]["student"]
     when = "Stored, not measured now: made on" if info.get("stored") else "Measured once on"
     where = f"{when} {escape(info.get('hardware', info['device']))}, {escape(info['dtype'])}"
+    decoder = ", with the tiny decoder" if info["request"]["decoder"] == "tiny" else ""
     if not info["speedup"]:
         return (
             f'<section class="speed"><h3>Student</h3><div class="big">{duration(student["end_to_end"])}</div>'
-            f'<p class="what">end to end, without a teacher to compare with</p>{badge}'
+            f'<p class="what">end to end, without a teacher to compare with{decoder}</p>{badge}'
             f'<p class="fine">{where}. {text.NOT_COUNTED}</p></section>'
         )
     teacher, gain = info["timings"]["teacher"], info["speedup"]
@@ -171,7 +172,7 @@ def speed(info: dict[str, Any] | None) -> str:
     return (
         f'<section class="speed"><h3>Speed-up</h3><div class="big">{times(gain["end_to_end"])}</div>'
         f'<p class="what">end to end: {duration(student["end_to_end"])} instead of '
-        f"{duration(teacher['end_to_end'])}</p>"
+        f"{duration(teacher['end_to_end'])}{decoder}</p>"
         f'<p class="second"><b>{times(gain["denoiser"])}</b> denoiser only</p>{badge}'
         f'<p class="fine">{where}.{earlier} {text.NOT_COUNTED}</p></section>'
     )
@@ -195,7 +196,7 @@ def table(info: dict[str, Any] | None) -> str:
     for role in roles:
         for label, seconds, _, _ in parts_of(role, info):
             cells.setdefault(label, {})[role] = seconds
-    order = sorted(cells, key=lambda label: (label == "decoder", label != "prompt encoding"))
+    order = sorted(cells, key=lambda label: (label.endswith("decoder"), label != "prompt encoding"))
     rows = [(label, [cells[label].get(role) for role in roles], "") for label in order]
     for label, key in (("denoiser (all steps and the switch)", "denoiser"), ("end to end", "end_to_end")):
         rows.append((label, [info["timings"][role][key] for role in roles], ' class="sum"'))

@@ -46,7 +46,7 @@ def connect_rail(page: gr.Blocks, act: Handlers, rail: Rail, view: dict[str, Any
     c["steps"].change(None, *bounded, js=WITHIN_STEPS, **AT_ONCE)
     page.load(None, *bounded, js=WITHIN_STEPS, **AT_ONCE)
     own = [c[n] for n in ("mapping", "steps", "switch", "teacher_steps", "guidance", "reinjection", "eta")]
-    c["backbone"].change(in_words(act.backbone_shown), asked, [rail.suggestions, rail.note], **AT_ONCE)
+    c["backbone"].change(in_words(act.backbone_shown), asked, [rail.suggestions, rail.note, c["decoder"]], **AT_ONCE)
     c["backbone"].input(in_words(act.backbone_chosen), c["backbone"], own, **AT_ONCE)
     c["seed"].input(lambda: False, None, rail.randomise, **AT_ONCE)
     gr.on(

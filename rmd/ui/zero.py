@@ -60,10 +60,10 @@ class LentSession(Session):
             while not self._lock.acquire(timeout=0.1):
                 check(cancel)
         try:
-            if not self.pool.resident(request.backbone, request.student):
+            if not self.pool.resident(request.backbone, request.student, request.decoder):
                 yield Loading(request.backbone)
                 self._prompts.clear()
-                self.pool.acquire(request.backbone, request.student)
+                self.pool.acquire(request.backbone, request.student, request.decoder)
             with closing(self._lent(request)) as events:
                 for event in events:
                     check(cancel)

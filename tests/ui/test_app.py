@@ -111,7 +111,7 @@ def test_bad_input_is_answered_with_a_sentence(client: Client, settings: dict[st
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "null", "[]", "{}", '"2"', "true"])
 def test_odd_json_numbers_are_no_crash(app_url: str, number: str) -> None:
-    answer = raw(app_url, f'["a fox", "tiny", {number}, null, 1, false, {", ".join(["null"] * 7)}]')
+    answer = raw(app_url, f'["a fox", "tiny", {number}, null, 1, false, {", ".join(["null"] * 8)}]')
     event, _, data = answer.partition("\n")
     if number == "null":  # a missing setting takes the default
         assert event == "event: complete"

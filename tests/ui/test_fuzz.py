@@ -53,6 +53,7 @@ GOOD = {
     "eta": st.floats(0, 1),
     "mapping": st.just("logsnr"),
     "upsampler": st.sampled_from(["bilinear", "bicubic", "nearest"]),
+    "decoder": st.just("full"),
 }
 ORDER = list(GOOD)
 VALUES = st.fixed_dictionaries({name: st.one_of(good, good, JUNK) for name, good in GOOD.items()})
