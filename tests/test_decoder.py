@@ -166,13 +166,17 @@ def test_what_is_not_there_is_one_sentence_before_anything_is_loaded(
             runner.request({"prompt": "x", "backbone": tiny_id, "decoder": bad})
 
 
-def test_a_damaged_decoder_is_a_sentence(tiny_id: str, downloaded: Path) -> None:
+def test_a_damaged_decoder_is_a_sentence(tiny_id: str, downloaded: Path, tmp_path: Path) -> None:
     weights = downloaded / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:900])
     pool = ModelPool(CPU)
     with pytest.raises(RequestError, match="cannot be loaded"):
         pool.acquire(tiny_id, None, "tiny")
     assert pool.name is None
+    runner = Runner(Session(pool), Offer(), tmp_path)
+    with pytest.raises(RequestError, match=r"^Tiny decoder cannot be loaded: ") as caught:
+        list(runner.run(runner.request({"prompt": "x", "backbone": tiny_id, "decoder": "tiny"}), "visitor"))
+    assert str(downloaded) not in str(caught.value)
 
 
 def test_it_is_downloaded_and_listed_like_a_student(

@@ -65,9 +65,11 @@ class Offer:
         return self._outlines[name]
 
     def without_paths(self, message: str) -> str:
-        """A message with the names of the backbones instead of where they lie on the server."""
+        """A message with the names of backbones and decoders instead of where they lie on the server."""
         for name, entry in self.entries.items():
             message = message.replace(str(entry.student), f"the student of {name}").replace(str(entry.folder), name)
+            if entry.decoder and entry.decoder.path:
+                message = message.replace(str(entry.decoder.path), entry.decoder.name)
         return message
 
     @property
