@@ -120,7 +120,7 @@ the remaining steps add the detail.
   which shows the cost of the plan but not the quality of a student.
 
 ### The method
-RMD (resolution-wise matching distillation, [arXiv 2603.06136](https://arxiv.org/abs/2603.06136)) matches the noise
+RMD (cross-resolution distribution matching, [arXiv 2603.06136](https://arxiv.org/abs/2603.06136)) matches the noise
 levels of the two resolutions by their signal-to-noise ratio, so that no information is lost at the switch.
 
 ### Privacy

@@ -46,7 +46,7 @@ def train(
     encoder: UMT5EncoderModel,
     latents: dict[str, Tensor],
     folder: Path,
-    steps: int = 700,
+    steps: int = 1800,
 ) -> None:
     """Train or resume the encoder in place."""
     low, high = regions(latents["low"]), regions(latents["high"])

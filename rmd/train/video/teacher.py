@@ -188,10 +188,10 @@ def train(
 ) -> None:
     """Train or resume in `folder`; writes `folder/pipeline` (a diffusers folder) at the end.
 
-    low_steps: how many steps see the low resolution only (a third unless given). seed: of everything drawn.
+    low_steps: how many steps see the low resolution only (a quarter unless given). seed: of everything drawn.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    low_steps = steps // 3 if low_steps is None else low_steps
+    low_steps = steps // 4 if low_steps is None else low_steps
     latents = precompute(data, parts.vae, folder / "latents.pt")
     features, empty = encode_all(parts.tokenizer, parts.encoder)
     transformer = parts.transformer
