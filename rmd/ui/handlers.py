@@ -93,8 +93,10 @@ class Handlers:
         decoder = gr.update(visible=True) if outline.tiny_decoder else gr.update(visible=False, value="full")
         return views.chips_html(outline.spec), views.words_note(outline.spec, prompt or ""), decoder
 
-    def backbone_chosen(self, backbone: str) -> tuple[Any, ...]:
+    def backbone_chosen(self, backbone: str | None) -> tuple[Any, ...]:
         """The backbone's own settings: (mapping, steps, switch, teacher_steps, guidance, reinjection, eta)."""
+        if backbone is None:  # it is the same as before
+            return (gr.skip(),) * 7
         values = start_values(self._outline(backbone))
         mapping = gr.update(choices=values["mappings"], value="logsnr")
         rest = (values[name] for name in ("steps", "switch", "teacher_steps", "guidance", "reinjection", "eta"))

@@ -60,3 +60,12 @@ def fill_number(page: Page, label: str, value: int) -> None:
     box = page.get_by_label(f"number input for {label}", exact=True)
     box.fill(str(value))
     box.blur()
+
+
+def tab_to(page: Page, matches: str, limit: int = 60) -> None:
+    """Press Tab until the focused element matches a selector."""
+    for _ in range(limit):
+        page.keyboard.press("Tab")
+        if page.evaluate("part => document.activeElement.matches(part)", matches):
+            return
+    raise AssertionError(f"Tab does not get to {matches}")

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.ui.browsing import expect_result, photograph, press_generate, visit
+from tests.ui.browsing import expect_result, photograph, press_generate, tab_to, visit
 
 TABS = ("Compare", "Sweep", "History", "Models", "About")
 EXCUSED: dict[tuple[str, str], str] = {}
@@ -56,15 +56,6 @@ def test_axe_finds_nothing_serious(browser: Browser, app_url: str, width: int, d
         photograph(page, f"{'phone' if width < 800 else 'wide'}-{'dark' if dark else 'light'}-{tab.lower()}")
     page.context.close()
     assert not any(found.values()), "\n".join(row for rows in found.values() for row in rows)
-
-
-def tab_to(page: Page, matches: str, limit: int = 60) -> None:
-    """Press Tab until the focused element matches a selector."""
-    for _ in range(limit):
-        page.keyboard.press("Tab")
-        if page.evaluate("part => document.activeElement.matches(part)", matches):
-            return
-    raise AssertionError(f"Tab does not get to {matches}")
 
 
 def test_the_keyboard_is_enough(page: Page) -> None:

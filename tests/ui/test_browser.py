@@ -75,6 +75,7 @@ def test_bad_input_is_a_sentence(page: Page) -> None:
     page.get_by_label("What should it draw?").fill("  ")
     press_generate(page)
     expect(page.get_by_test_id("toast-body")).to_contain_text("prompt is empty")
+    expect(page.get_by_role("button", name="Stop", exact=True)).to_be_disabled()
 
 
 def test_suggestions_fill_the_prompt_and_unknown_words_are_mentioned(page: Page) -> None:
