@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
 from rmd.backbones.outline import Outline
 from rmd.config import GUIDANCE, PROMPT_LENGTH, TEACHER_STEPS
-from rmd.plan import MAX_STEPS
+from rmd.plan import MAX_STEPS, Mapping
 from rmd.ui import text, views
 from rmd.ui.handlers import FIELDS, start_values
 
@@ -75,7 +75,7 @@ def advanced(c: dict[str, Any], start: dict[str, Any]) -> None:
             text.REINJECTIONS, value=start["reinjection"], label=text.REINJECTION, info=text.REINJECTION_INFO
         )
         c["eta"] = gr.Slider(0, 1, start["eta"], step=0.05, label=text.ETA, info=text.ETA_INFO)
-        c["mapping"] = gr.Radio(start["mappings"], value="logsnr", label=text.MAPPING, info=text.MAPPING_INFO)
+        c["mapping"] = gr.Radio(get_args(Mapping), value="logsnr", label=text.MAPPING, info=text.MAPPING_INFO)
         c["upsampler"] = gr.Radio(["bilinear", "bicubic", "nearest"], value="bilinear", label=text.UPSAMPLER)
         c["decoder"] = gr.Radio(
             text.DECODERS, value="full", label=text.DECODER, info=text.DECODER_INFO, visible=start["tiny_decoder"]

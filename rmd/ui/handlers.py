@@ -98,9 +98,8 @@ class Handlers:
         if backbone is None:  # it is the same as before
             return (gr.skip(),) * 7
         values = start_values(self._outline(backbone))
-        mapping = gr.update(choices=values["mappings"], value="logsnr")
         rest = (values[name] for name in ("steps", "switch", "teacher_steps", "guidance", "reinjection", "eta"))
-        return mapping, *rest
+        return "logsnr", *rest
 
     def switch_taken(self, event: gr.EventData) -> Any:
         """The recommended switch, from its button in the schedule picture."""
@@ -134,11 +133,10 @@ def shown(saved: Saved | None) -> list[Any]:
 
 
 def start_values(outline: Outline | None) -> dict[str, Any]:
-    """What the controls show at first for a backbone, its time mappings, and whether it has a tiny decoder here."""
+    """What the controls show at first for a backbone, and whether it has a tiny decoder here."""
     values = {name: getattr(GenerateRequest, name) for name in FIELDS[3:] if name != "seed"}
-    mappings = ["logsnr", "shift", "none"] if outline and outline.spec.shift_ratio else ["logsnr", "none"]
     tiny = outline is not None and outline.tiny_decoder
-    return {**values, **(outline.defaults() if outline else {}), "mappings": mappings, "tiny_decoder": tiny}
+    return {**values, **(outline.defaults() if outline else {}), "tiny_decoder": tiny}
 
 
 def download(saved: Saved, role: str) -> Any:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, get_args
 
 import gradio as gr
 
+from rmd.plan import Mapping
 from rmd.ui.controls import Rail
 from rmd.ui.examples import Examples
 from rmd.ui.guard import in_words
 from rmd.ui.handlers import Handlers
 from rmd.ui.pairs import Pairs
 from rmd.ui.quality import Maps
+from rmd.ui.runner import Offer
 from rmd.ui.sharing import Sharing
 from rmd.ui.sweeps import Sweeps
 
@@ -48,6 +51,8 @@ def connect_rail(page: gr.Blocks, act: Handlers, rail: Rail, view: dict[str, Any
     bounded = [[c["steps"], c["switch"]], c["switch"]]
     c["steps"].change(None, *bounded, js=WITHIN_STEPS, **AT_ONCE)
     page.load(None, *bounded, js=WITHIN_STEPS, **AT_ONCE)
+    for begins in (c["backbone"].change, page.load):
+        begins(None, c["backbone"], c["mapping"], js=own_mappings(act.runner.offer), **AT_ONCE)
     own = [c[n] for n in ("mapping", "steps", "switch", "teacher_steps", "guidance", "reinjection", "eta")]
     c["backbone"].change(in_words(act.backbone_shown), asked, [rail.suggestions, rail.note, c["decoder"]], **AT_ONCE)
     c["backbone"].focus(None, c["backbone"], None, js=FOCUSED, **AT_ONCE)
@@ -61,6 +66,14 @@ def connect_rail(page: gr.Blocks, act: Handlers, rail: Rail, view: dict[str, Any
         trigger_mode="always_last",
         **AT_ONCE,
     )
+
+
+def own_mappings(offer: Offer) -> str:
+    """JavaScript that leaves a backbone's time mappings to choose; in the browser alone, for the reason above: a link's
+    setting would be refused before the server knows of the other backbone."""
+    ratios = {name: offer.outline(name).spec.shift_ratio for name in offer.usable}
+    own = {name: [(m, m) for m in get_args(Mapping) if m != "shift" or ratio] for name, ratio in ratios.items()}
+    return f"(name) => ({{ __type__: 'update', choices: {json.dumps(own)}[name] ?? [] }})"
 
 
 def connect_generate(act: Handlers, rail: Rail, view: dict[str, Any], last: gr.State) -> None:

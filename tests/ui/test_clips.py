@@ -76,6 +76,21 @@ def test_a_clip_is_saved_with_its_settings_and_brings_them_back(page: Page) -> N
     expect(page.locator("#prompt textarea")).to_have_value("a fox bouncing on a blue background")
 
 
+def test_a_link_opens_with_a_mapping_that_only_clips_have(browser: Browser, app_url: str) -> None:
+    page = visit(browser, f"{app_url}/?backbone=clips&mapping=shift&prompt=a+fox&teacher_steps=2")
+    page.get_by_role("button", name="Advanced").click()
+    mappings = page.locator("#advanced fieldset").filter(has_text="Time mapping").get_by_role("radio")
+    expect(mappings.and_(page.get_by_label("shift", exact=True))).to_be_checked()
+    press_generate(page)
+    expect_result(page)
+    page.get_by_label("Model", exact=True).click()
+    page.get_by_role("option").first.click()
+    expect(mappings).to_have_count(2)
+    expect(mappings.and_(page.get_by_label("logsnr", exact=True))).to_be_checked()
+    assert page.problems == []  # type: ignore[attr-defined]
+    page.context.close()
+
+
 def test_pictures_come_back_after_clips(page: Page) -> None:
     made(page)
     page.get_by_label("Model", exact=True).click()
