@@ -69,8 +69,8 @@ def connect_rail(page: gr.Blocks, act: Handlers, rail: Rail, view: dict[str, Any
 
 
 def own_mappings(offer: Offer) -> str:
-    """JavaScript that leaves a backbone's time mappings to choose. In the browser alone: the server would refuse a link's
-    mapping before it knows of the other backbone."""
+    """JavaScript that leaves a backbone's time mappings to choose. In the browser alone: the server would refuse the
+    mapping of a link before it knows of the other backbone."""
     ratios = {name: offer.outline(name).spec.shift_ratio for name in offer.usable}
     own = {name: [(m, m) for m in get_args(Mapping) if m != "shift" or ratio] for name, ratio in ratios.items()}
     return f"(name) => ({{ __type__: 'update', choices: {json.dumps(own)}[name] ?? [] }})"
