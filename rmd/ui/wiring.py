@@ -26,7 +26,11 @@ WITHIN_STEPS = "(steps, low) => ({ __type__: 'update', maximum: steps, value: Ma
 """The switch never lies beyond the steps. Done in the browser alone: a maximum that the server lowers would refuse
 what was sent a moment before; `make_request` checks in any case."""
 FOCUSED = "(name) => { document.querySelector('#model').dataset.before = name; }"
-IF_ANOTHER = "(name) => name === document.querySelector('#model').dataset.before ? null : name"
+IF_ANOTHER = """(name) => {
+  const { dataset } = document.querySelector('#model'), same = name === dataset.before;
+  dataset.before = name;
+  return same ? null : name;
+}"""
 """A dropdown reports input also when it is only left again, which must not bring the model's own settings back."""
 REFUSABLE: dict[str, Any] = {**AT_ONCE, "queue": True}
 """For quick handlers that may refuse: only what went through the queue brings its message to the page."""
@@ -56,7 +60,9 @@ def connect_rail(page: gr.Blocks, act: Handlers, rail: Rail, view: dict[str, Any
     own = [c[n] for n in ("mapping", "steps", "switch", "teacher_steps", "guidance", "reinjection", "eta")]
     c["backbone"].change(in_words(act.backbone_shown), asked, [rail.suggestions, rail.note, c["decoder"]], **AT_ONCE)
     c["backbone"].focus(None, c["backbone"], None, js=FOCUSED, **AT_ONCE)
-    c["backbone"].input(in_words(act.backbone_chosen), c["backbone"], own, js=IF_ANOTHER, **AT_ONCE)
+    c["backbone"].input(
+        in_words(act.backbone_chosen), c["backbone"], own, js=IF_ANOTHER, trigger_mode="always_last", **AT_ONCE
+    )
     c["seed"].input(lambda: False, None, rail.randomise, **AT_ONCE)
     gr.on(
         [c[name].change for name in ("backbone", "steps", "switch", "mapping")],
