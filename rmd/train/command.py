@@ -23,7 +23,7 @@ STAGES = {
     "publish-quality": "after `evaluate --out RUNS/evaluate`: figures into the cards, sheets into assets/",
 }
 VIDEO_STAGES = {
-    "video-autoencoder": "train the video autoencoder on moved emoji (same pictures: `data`)",
+    "video-autoencoder": "train the video autoencoder on moved and animated emoji (fetches the latter, 730 MB)",
     "video-teacher": "train text encoder, then transformer on clips of 64 px and 128 px",
     "publish-video-teacher": "as publish-teacher",
     "video-distill": "distil the video student from the published video teacher",

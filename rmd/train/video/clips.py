@@ -88,7 +88,7 @@ def pairs() -> list[tuple[int, int]]:
 
 
 def fetch(data: Path) -> None:
-    """Download what the clips are made of; of the animations (730 MB) only the files needed are kept (25 MB)."""
+    """Download what the clips are made of; of the animations (730 MB) only the files needed are kept (5 MB)."""
     emoji.fetch(data)
     names = {c.file for c in objects() if c.name in ANIMATED}
     for package in ANIMATIONS:

@@ -20,7 +20,7 @@ from rmd.train.video import clips
 GUIDANCE = 3.0
 PROMPTS = Path(__file__).resolve().parents[3] / "assets" / "prompts_video.txt"
 PLAN = (6, 3)  # steps and switch of the default plan
-DISTILLATION, WARM_UP = 300, 180  # iterations, and how many of them are warm-up
+DISTILLATION, WARM_UP = 300, 200  # iterations, and how many of them are warm-up
 
 
 @torch.no_grad()
@@ -123,7 +123,8 @@ student beside it.
 ## Measured quality
 
 `quality.json` here and the strips in `assets/sheet-video-*.png`, both written by
-`python -m rmd evaluate --backbone emoji-wan` on the prompts of `assets/prompts_video.txt`.
+`python -m rmd evaluate --backbone emoji-wan` on the prompts of `assets/prompts_video.txt`. Clips to play are in
+`assets/clips/`.
 
 ## Known words
 
