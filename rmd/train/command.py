@@ -56,7 +56,8 @@ def add_train(commands: Any) -> None:
     p.add_argument(
         "--from-published",
         action="store_true",
-        help="…teacher and …distill: begin a new run with the published weights; publish-…: add to their history",
+        help="video-autoencoder, …teacher and …distill: begin a new run with the published weights; publish-…: add to "
+        "their history",
     )
     p.add_argument("--steps", type=int, help="length of the stage; fewer on resuming ends it sooner")
     p.set_defaults(run=train)
@@ -85,6 +86,8 @@ def needs(runs: Path, from_published: bool) -> dict[str, Path]:
         }
         if from_published:
             needed |= {f"{prefix}teacher": entry.folder, f"{prefix}distill": entry.student}
+    if from_published:
+        needed |= {"video-autoencoder": VIDEO.folder}
     return needed
 
 
@@ -125,6 +128,10 @@ def video_stages(args: argparse.Namespace, length: dict[str, int]) -> dict[str, 
     runs, again = args.runs, args.from_published
     measured = runs / "video-evaluate"
 
+    def train_autoencoder() -> None:
+        start = VIDEO.folder / "vae" if again else None
+        autoencoder.train(args.data, runs / "video-autoencoder", start=start, **length)
+
     def train_teacher() -> None:
         if again:
             parts = teacher.published_parts(VIDEO.folder)
@@ -139,7 +146,7 @@ def video_stages(args: argparse.Namespace, length: dict[str, int]) -> dict[str, 
         distill.train(VIDEO.folder, latents, runs / "video-distill", clips, start=start, **options)
 
     return {
-        "video-autoencoder": lambda: autoencoder.train(args.data, runs / "video-autoencoder", **length),
+        "video-autoencoder": train_autoencoder,
         "video-teacher": train_teacher,
         "publish-video-teacher": lambda: publish.teacher(runs, VIDEO.folder, again),
         "video-distill": train_student,
