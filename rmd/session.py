@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -270,7 +270,11 @@ def timed_decode(
 
 
 def dtype_name(backbone: Backbone) -> str:
-    return str(next(backbone.network.parameters()).dtype).removeprefix("torch.")
+    """What most of the network's weights are in: some parts, as Wan's first layer, stay in fp32."""
+    sizes: Counter[torch.dtype] = Counter()
+    for weight in backbone.network.parameters():
+        sizes[weight.dtype] += weight.numel()
+    return str(sizes.most_common(1)[0][0]).removeprefix("torch.")
 
 
 __all__ = [

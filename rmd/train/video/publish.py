@@ -17,7 +17,7 @@ from rmd.config import BackboneSpec
 from rmd.train.publish import HISTORY, LICENCE, as_table, facts_of, history, replace_folder, write_student
 from rmd.train.video import clips
 
-GUIDANCE = 3.0
+GUIDANCE = 2.0
 PROMPTS = Path(__file__).resolve().parents[3] / "assets" / "prompts_video.txt"
 PLAN = (6, 3)  # steps and switch of the default plan
 DISTILLATION, WARM_UP = 300, 200  # iterations, and how many of them are warm-up
