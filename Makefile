@@ -29,14 +29,18 @@ format: .venv/.installed-dev
 BENCH ?= cpu-2-cores
 bench: .venv/.installed
 	$(BIN)/python -m rmd bench --plans all --out assets/bench/$(BENCH).json
+	$(BIN)/python -m rmd bench --backbone emoji-wan --out assets/bench/$(BENCH)-video.json \
+		--plans 6/3,4/2,2/1,6/0,6/4,4/3,3/1,8/4,4/4,1/0
 
 # The stored results the page shows; make them again after new weights, on a machine that does nothing else.
-EXAMPLE = $(BIN)/python -m rmd generate --out assets/examples/$(1) --steps $(2) --switch $(3) --seed $(4) --prompt $(5)
+EXAMPLE = $(BIN)/python -m rmd generate --out assets/examples/$(1) --steps $(2) --switch $(3) --seed $(4) --prompt $(5) \
+	--backbone $(6)
 examples: .venv/.installed
-	$(call EXAMPLE,1-fox,4,2,7,"a fox on a light blue background")
-	$(call EXAMPLE,2-rocket,2,1,3,"a rocket on a black background")
-	$(call EXAMPLE,3-strawberry,6,3,11,"a strawberry on a pink background")
-	$(call EXAMPLE,4-penguin,3,2,5,"a penguin on a white background")
+	$(call EXAMPLE,1-fox,4,2,7,"a fox on a light blue background",emoji-sdxl)
+	$(call EXAMPLE,2-rocket,2,1,3,"a rocket on a black background",emoji-sdxl)
+	$(call EXAMPLE,3-strawberry,6,3,11,"a strawberry on a pink background",emoji-sdxl)
+	$(call EXAMPLE,4-penguin,3,2,5,"a penguin on a white background",emoji-sdxl)
+	$(call EXAMPLE,5-hamburger,6,3,2,"a hamburger zooming out on a green background",emoji-wan)
 
 # The browser test uses the system's chromium and is skipped without one.
 browser:

@@ -40,8 +40,15 @@ def findings(page: Page) -> list[str]:
     return rows
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1440, 390], ids=["wide", "phone"])
+@pytest.mark.parametrize(
+    ("width", "dark"),
+    [
+        pytest.param(1440, False, id="wide-light"),
+        pytest.param(390, True, id="phone-dark"),
+        pytest.param(1440, True, id="wide-dark", marks=pytest.mark.slow),
+        pytest.param(390, False, id="phone-light", marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_nothing_serious(browser: Browser, app_url: str, width: int, dark: bool) -> None:
     page = visit(browser, app_url, width, 900, dark)
     press_generate(page)

@@ -105,7 +105,7 @@ def test_too_few_values_are_a_sentence(slow: Server) -> None:
     event = slow.post("call/generate", {"data": ["a fox"]})["event_id"]
     with urllib.request.urlopen(f"{slow.url}/gradio_api/call/generate/{event}") as answer:
         words = answer.read().decode()
-    assert "generate takes 13 values" in words
+    assert "generate takes 14 values" in words
     assert "object at 0x" not in words
 
 

@@ -73,7 +73,7 @@ def expect_example(page: Page, server: Server, saved: Saved) -> None:
         assert page.request.get(source).body() == saved.files[role].read_bytes()
 
 
-@pytest.mark.parametrize("index", range(len(EXAMPLES)))
+@pytest.mark.parametrize("index", [0, len(EXAMPLES) - 1], ids=["picture", "clip"])
 def test_an_example_brings_its_pictures_and_its_settings(page: Page, server: Server, index: int) -> None:
     seen = server.seen
     page.locator("#examples button").nth(index).click()
