@@ -16,13 +16,14 @@ if os.environ.get("SPACES_ZERO_GPU"):  # a ZeroGPU Space has this package, which
 import torch
 from gradio.utils import get_upload_folder
 
-from rmd.config import RequestError
-from rmd.memory import ModelPool
-from rmd.session import Session
-from rmd.teacher_cache import TeacherCache
-from rmd.ui import layout, zero
-from rmd.ui.runner import DEADLINE, Offer, Runner
-from rmd.ui.serving import RATE, Options, launch
+from rmd.checks import RequestError
+from rmd.engine import zero
+from rmd.engine.pool import ModelPool
+from rmd.engine.session import Session
+from rmd.engine.teacher_cache import TeacherCache
+from rmd.serve.runner import DEADLINE, Offer, Runner
+from rmd.serve.server import RATE, Options, launch
+from rmd.ui import layout
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -5,41 +5,27 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any
 
 from tqdm import tqdm
 
+from rmd.arguments import Parser, add_settings, add_tuning, given, parse_plans, tuning_of, values_in
 from rmd.backbones import catalog
+from rmd.backbones.cards import BackboneSpec, unknown_words
 from rmd.backbones.outline import read_outline
-from rmd.bench.command import add_bench, add_tuning, tuning_of
-from rmd.config import BackboneSpec, GenerateRequest, RequestError, make_request, unknown_words
-from rmd.evaluate.command import parse_plans
-from rmd.media import save_output
-from rmd.memory import ModelPool
-from rmd.plan import Mapping, Reinjection, Upsampler
-from rmd.results import Done, ensure_writable
-from rmd.session import Loading, Progress, Session, Waiting
-from rmd.sweep import kept, points, row, sweep, write_results
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose complaints are one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
-
-
-def number(text: str) -> int | float | str:
-    """The number a text stands for, or the text itself, which validation then refuses by the field's name."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+from rmd.checks import RequestError
+from rmd.disk import ensure_writable
+from rmd.engine.events import Loading, Progress, Waiting
+from rmd.engine.files import save_output
+from rmd.engine.pool import ModelPool
+from rmd.engine.results import Done, Result
+from rmd.engine.session import Session
+from rmd.request import GenerateRequest, make_request
+from rmd.study.bench import add_bench
+from rmd.study.sweep import points, row, stored_cell, sweep, write_results
 
 
 def say(text: str) -> None:
@@ -47,21 +33,9 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def add_request(p: argparse.ArgumentParser, several: bool = False) -> None:
-    """The settings every kind of run shares. several: re-injection and eta may be lists with commas."""
-    p.add_argument("--backbone", default=catalog.DEFAULT, help="catalog id or a local diffusers folder")
-    p.add_argument("--prompt", required=True)
-    p.add_argument("--negative", help="what to avoid (only guided runs use it)")
-    p.add_argument("--seed", type=number, help="whole number; random when left out")
-    p.add_argument(
-        "--student", help='folder or .safetensors file of student weights, a published one by its id, or "none"'
-    )
-    p.add_argument("--cfg", dest="guidance", type=number, help="the teacher's classifier-free guidance")
-    more = "; several with commas between them" if several else ""
-    p.add_argument("--reinjection", help=" | ".join(get_args(Reinjection)) + more)
-    p.add_argument("--eta", type=str if several else number, help=f"share of predicted noise kept, 0 to 1{more}")
-    p.add_argument("--mapping", help=" | ".join(get_args(Mapping)))
-    p.add_argument("--upsampler", help=" | ".join(get_args(Upsampler)))
+def add_request(p: argparse.ArgumentParser, leave_out: Collection[str] = (), several: Collection[str] = ()) -> None:
+    """What every kind of run shares; see `add_settings`."""
+    add_settings(p, leave_out, several)
     p.add_argument("--json", action="store_true", help="print the whole result as one JSON object")
     add_tuning(p)
 
@@ -69,10 +43,6 @@ def add_request(p: argparse.ArgumentParser, several: bool = False) -> None:
 def add_generate(commands: Any) -> None:
     p = commands.add_parser("generate", help="make one picture or clip with the student and one with the teacher")
     add_request(p)
-    p.add_argument("--steps", type=number, help="network calls of the few-step student, 1 to 8")
-    p.add_argument("--switch", type=number, help="how many of them run at low resolution, 0 to STEPS")
-    p.add_argument("--no-teacher", action="store_true", help="skip the many-step teacher")
-    p.add_argument("--teacher-steps", type=number)
     p.add_argument("--out", type=Path, default=Path("outputs"), help="folder for student.* and teacher.* (png or mp4)")
     p.add_argument("--webp", action="store_true", help="write clips as animated WebP too")
     p.set_defaults(run=generate)
@@ -85,7 +55,7 @@ def add_sweep(commands: Any) -> None:
         description="Run the student over a grid. Cells that --out holds already with the same settings (give a "
         "--seed) are kept, so that a sweep that was interrupted goes on when the same command is given again.",
     )
-    add_request(p, several=True)
+    add_request(p, ("steps", "switch", "teacher", "teacher_steps"), ("reinjection", "eta"))
     p.add_argument("--plans", default="all", help='"all" or a list of steps/switch such as 4/2,4/1')
     p.add_argument("--out", type=Path, default=Path("outputs/sweep"), help="folder for the pictures and sweep.*")
     p.set_defaults(run=run_sweep)
@@ -93,23 +63,11 @@ def add_sweep(commands: Any) -> None:
 
 def checked(args: argparse.Namespace, **more: Any) -> GenerateRequest:
     """The request the arguments ask for, its defaults taken from the backbone and its student."""
-    names = ("backbone", "prompt", "negative", "seed", "student", "guidance", "reinjection", "eta", "mapping")
-    values = {name: getattr(args, name) for name in (*names, "upsampler", "decoder")}
     outline = read_outline(catalog.find(args.backbone), args.student)
-    request = outline.request({**values, **more})
+    request = outline.request({**given(args), **more, "backbone": outline.entry.id})
     ensure_writable(args.out)
     warn_unknown(outline.spec, request.prompt)
     return request
-
-
-def listed(name: str, given: str | None, default: Any) -> list[Any]:
-    """The values of a comma-separated option, or the default alone; raises RequestError for an empty one."""
-    if given is None:
-        return [default]
-    values = [number(part.strip()) for part in given.split(",")]
-    if "" in values:
-        raise RequestError(f"{name} must be values with commas between them, not {given!r}.")
-    return list(dict.fromkeys(values))
 
 
 def run_sweep(args: argparse.Namespace) -> None:
@@ -117,14 +75,14 @@ def run_sweep(args: argparse.Namespace) -> None:
     # each value is checked as a request of its own would be
     args.reinjection = args.eta = None
     request = checked(args)
-    kinds, etas = listed("reinjection", kinds, request.reinjection), listed("eta", etas, request.eta)
+    kinds, etas = values_in("reinjection", kinds, request.reinjection), values_in("eta", etas, request.eta)
     for kind in kinds:
         for eta in etas:
             make_request({**asdict(request), "reinjection": kind, "eta": eta})
     cells, pictures, missing = {}, {}, []
     wanted = points(plans, kinds, [float(eta) for eta in etas])
     for point in wanted:
-        found = kept(args.out, request, point)
+        found = stored_cell(args.out, request, point)
         if found:
             cells[point], pictures[point] = found
         else:
@@ -137,7 +95,7 @@ def run_sweep(args: argparse.Namespace) -> None:
         say(f"{point.steps} steps, {point.switch} low, {point.reinjection}, eta {point.eta:g}: {taken}")
         cells[point] = cell
         if done:
-            settings = {"role": "student", **done.as_dict()}
+            settings = {"role": "student", **done.result.as_dict()}
             pictures[point] = save_output(done.student, args.out, point.name, settings)[0]
     ordered = [cells[point] for point in wanted]
     files = [str(path) for path in write_results(ordered, pictures, args.out)]
@@ -145,8 +103,7 @@ def run_sweep(args: argparse.Namespace) -> None:
 
 
 def generate(args: argparse.Namespace) -> None:
-    more = {name: getattr(args, name) for name in ("steps", "switch", "teacher_steps")}
-    request = checked(args, teacher=not args.no_teacher, **more)
+    request = checked(args)
     done = None
     for event in Session(ModelPool(tuning=tuning_of(args)), previews=False).generate(request):
         if isinstance(event, Loading):
@@ -158,16 +115,13 @@ def generate(args: argparse.Namespace) -> None:
         elif isinstance(event, Done):
             done = event
     assert done is not None
-    result = done.as_dict()
+    result = done.result
     files: dict[str, str] = {}
-    for role, output in (("student", done.student), ("teacher", done.teacher)):
-        if output is not None:
-            first, *rest = save_output(output, args.out, role, {"role": role, **result}, args.webp)
-            files |= {role: str(first), **{f"{role}_{path.suffix[1:]}": str(path) for path in rest}}
-    if args.json:
-        print(json.dumps({**result, "files": files}))
-    else:
-        print(summary(done, files))
+    for role, output in done.outputs.items():
+        settings = {"role": role, **result.as_dict()}
+        first, *rest = save_output(output, args.out, role, settings, args.webp)
+        files |= {role: str(first), **{f"{role}_{path.suffix[1:]}": str(path) for path in rest}}
+    print(json.dumps({**result.as_dict(), "files": files}) if args.json else summary(result, files))
 
 
 def warn_unknown(spec: BackboneSpec, prompt: str) -> None:
@@ -176,19 +130,17 @@ def warn_unknown(spec: BackboneSpec, prompt: str) -> None:
         say(f"Note: {spec.name} never saw the words: {', '.join(words)}.")
 
 
-def summary(done: Done, files: dict[str, str]) -> str:
+def summary(result: Result, files: dict[str, str]) -> str:
     """The result for a person, a few lines."""
-    lines, decoder = [f"Few-step result: {done.label}"], f"{done.request.decoder} decoder"
-    for role, output in (("student", done.student), ("teacher", done.teacher)):
-        if output is not None:
-            t = output.timings
-            lines.append(
-                f"{role}: {t.denoiser:.3f} s denoiser, {t.end_to_end:.3f} s end to end ({decoder}), {output.nfe} NFE; "
-                f"{files[role]}"
-            )
-    if done.speedup:
-        denoiser, whole = done.speedup["denoiser"], done.speedup["end_to_end"]
-        lines.append(f"speed-up: {denoiser:.1f}× denoiser, {whole:.1f}× end to end ({done.device}, warm-up excluded)")
+    lines, decoder = [f"Few-step result: {result.label}"], f"{result.request.decoder} decoder"
+    for role, t in result.timings.items():
+        lines.append(
+            f"{role}: {t.denoiser:.3f} s denoiser, {t.end_to_end:.3f} s end to end ({decoder}), {t.nfe} NFE; "
+            f"{files[role]}"
+        )
+    if result.speedup:
+        denoiser, both = result.speedup["denoiser"], result.speedup["end_to_end"]
+        lines.append(f"speed-up: {denoiser:.1f}× denoiser, {both:.1f}× end to end ({result.device}, warm-up excluded)")
     return "\n".join(lines)
 
 
@@ -258,8 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_generate(commands)
     add_sweep(commands)
     add_models(commands)
-    from rmd.evaluate.command import add_evaluate
     from rmd.space.command import add_space
+    from rmd.study.evaluate import add_evaluate
     from rmd.train.command import add_train
 
     add_train(commands)

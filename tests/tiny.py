@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderTiny, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from rmd.train.text import build_tokenizer
+from rmd.train.bundled.image_text import build_tokenizer
 
 WIDTH = 32
 CORPUS = ["a fox on a blue background", "a star on a blue background", "a tall tree, a red ball and a small boat"]

@@ -18,7 +18,7 @@ from diffusers import (
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import T5Config, T5EncoderModel, T5Tokenizer, UMT5Config, UMT5EncoderModel
 
-from rmd.train.text import build_tokenizer
+from rmd.train.bundled.image_text import build_tokenizer
 from tests.tiny import CORPUS, STUDENT_CARD, WIDTH, tiny_encoder
 
 TEXT = 2 * WIDTH  # SD3 joins two CLIP encoders; T5 is as wide as both

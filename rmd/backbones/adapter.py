@@ -14,10 +14,11 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor, nn
 
-from rmd.backbones.base import Conditioning, Grid, OnTeacherStep
+from rmd.backbones.base import Grid, OnTeacherStep
+from rmd.backbones.cards import BackboneSpec
 from rmd.backbones.placement import Offload, place_alone
-from rmd.config import BackboneSpec
-from rmd.schedule import FlowSchedule, NoiseSchedule, PredictionType, Time
+from rmd.method.denoiser import Conditioning
+from rmd.method.schedule import FlowSchedule, NoiseSchedule, PredictionType, Time
 
 Config = Mapping[str, Any]
 """A component's configuration as its JSON file has it."""

@@ -10,12 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from rmd.backbones.cards import BackboneSpec
 from rmd.backbones.placement import Offload
-from rmd.config import BackboneSpec
-from rmd.schedule import NoiseSchedule, PredictionType, Time
-
-Conditioning = dict[str, Tensor]
-"""A prompt as the network takes it: named tensors, batch first."""
+from rmd.method.denoiser import Conditioning
+from rmd.method.schedule import NoiseSchedule, PredictionType, Time
 
 OnTeacherStep = Callable[[int, Tensor, float], None]
 """Called after every teacher step with its index, the latent and the time in [0, 1] it now stands at;

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from rmd.backbones import hub, machine
+from rmd.backbones.cards import BackboneSpec, StudentSpec
 from rmd.backbones.folders import BACKBONE_CARD, STUDENT_CARD, adapter_of, missing_file, read_json, spec_from
-from rmd.config import NO_STUDENT, BackboneSpec, RequestError, StudentSpec
+from rmd.checks import RequestError
+from rmd.request import NO_STUDENT
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 ROWS = Path(__file__).with_name("catalog.json")

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from rmd.backbones.adapter import PipelineBackbone
+from rmd.backbones.cards import BackboneSpec, StudentSpec
 from rmd.backbones.sd3 import SD3Backbone
 from rmd.backbones.sdxl import SDXLBackbone
 from rmd.backbones.wan import WanBackbone
-from rmd.config import BackboneSpec, RequestError, StudentSpec
+from rmd.checks import RequestError
 
 BACKBONE_CARD = "backbone.json"
 STUDENT_CARD = "rmd.json"
@@ -111,7 +112,8 @@ def read_spec(folder: Path, id: str) -> tuple[BackboneSpec, Tensor | None]:
 
 def spec_from(card: dict[str, Any], id: str) -> BackboneSpec:
     """A spec from plain values; raises TypeError or ValueError for what does not fit."""
-    tuples = {name: tuple(card.get(name, ())) for name in ("high", "low", "known_words", "colours", "prompts")}
+    lists = ("high", "low", "known_words", "colours", "prompts", "caption_words")
+    tuples = {name: tuple(card[name]) for name in lists if name in card}
     return BackboneSpec(id=id, **{**card, **tuples})
 
 

@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 )
 from tqdm import tqdm
 
-from rmd.config import RequestError
+from rmd.checks import RequestError
 
 OnBytes = Callable[[int, int], None]
 """Called with the bytes that are there and the bytes in all."""

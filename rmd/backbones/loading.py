@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from rmd.backbones import catalog
 from rmd.backbones.adapter import PipelineBackbone
 from rmd.backbones.base import Backbone
+from rmd.backbones.cards import BackboneSpec, StudentSpec
 from rmd.backbones.folders import (
     BACKBONE_CARD,
     adapter_of,
@@ -28,7 +29,7 @@ from rmd.backbones.folders import (
 )
 from rmd.backbones.placement import place, save_memory
 from rmd.backbones.students import open_student
-from rmd.config import BackboneSpec, RequestError, StudentSpec
+from rmd.checks import RequestError
 
 __all__ = [
     "StoredWeights",

@@ -1,9 +1,11 @@
-"""What this machine has: the device to compute on and its memory."""
+"""What this machine has: the device to compute on, its name and its memory."""
 
 from __future__ import annotations
 
 import os
+import platform
 import sys
+from pathlib import Path
 
 import torch
 
@@ -45,3 +47,24 @@ def peak_gb(device: torch.device) -> float:
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most * (1 if sys.platform == "darwin" else 1024) / GB
+
+
+def describe(device: str) -> str:
+    """A device such as "cuda:0" or "cpu" by its product's name, a CPU with the number of threads in use."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(torch.device(device))
+    if device != "cpu":
+        return f"{device}, {platform.machine()}"
+    threads = torch.get_num_threads()
+    return f"{threads} CPU thread{'' if threads == 1 else 's'}, {processor()}"
+
+
+def processor(listing: Path = Path("/proc/cpuinfo")) -> str:
+    """The CPU's product name where the system tells it, else its architecture."""
+    try:
+        lines = listing.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    known = next((name for name in names if name and name != "unknown"), "")
+    return known or platform.machine()

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from rmd.backbones.base import Grid
+from rmd.backbones.cards import BackboneSpec, StudentSpec
 from rmd.backbones.catalog import Entry, check_there, decoder_folder, known_card, located, student_folder
 from rmd.backbones.folders import adapter_of, first_line, read_config, read_spec
 from rmd.backbones.students import student_card
-from rmd.config import BackboneSpec, GenerateRequest, RequestError, StudentSpec, make_request
-from rmd.schedule import NoiseSchedule
+from rmd.checks import RequestError
+from rmd.method.schedule import NoiseSchedule
+from rmd.request import SETTINGS, GenerateRequest, make_request
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,13 @@ class Outline:
 
     def defaults(self) -> dict[str, Any]:
         """The settings to begin with: the student's where there is one, else the backbone's."""
-        best = self.card or self.spec
-        values: dict[str, Any] = {
-            "steps": best.default_steps,
-            "switch": min(best.default_switch, best.default_steps),
-            "teacher_steps": self.spec.teacher_steps,
-            "guidance": self.spec.guidance,
-        }
-        return values | ({"eta": self.card.eta, "reinjection": self.card.reinjection} if self.card else {})
+        values: dict[str, Any] = {}
+        for name, setting in SETTINGS.items():
+            if setting.decided_by != "request":
+                sources = [self.card, self.spec] if setting.decided_by == "student" else [self.spec]
+                found = [getattr(one, key) for one in sources for key in (f"default_{name}", name) if hasattr(one, key)]
+                values |= {name: found[0]} if found else {}
+        return {**values, "switch": min(values["switch"], values["steps"])}
 
     def fill(self, values: dict[str, Any]) -> dict[str, Any]:
         """`values` with what is missing or None taken from the defaults; a switch that is not given fits the steps."""

@@ -13,7 +13,7 @@ from diffusers.utils.constants import DIFFUSERS_ATTN_BACKEND
 from torch import nn
 
 from rmd.backbones.machine import GB, free_gb
-from rmd.config import RequestError
+from rmd.checks import RequestError
 
 Offload = Literal["none", "model", "group"]
 WORKING_GB = 2.0

@@ -9,8 +9,9 @@ from diffusers import EulerDiscreteScheduler
 from torch import Tensor
 
 from rmd.backbones.adapter import Config, PipelineBackbone
-from rmd.backbones.base import Conditioning, Grid
-from rmd.schedule import Time, VPSchedule
+from rmd.backbones.base import Grid
+from rmd.method.denoiser import Conditioning
+from rmd.method.schedule import Time, VPSchedule
 
 
 class SDXLBackbone(PipelineBackbone):

@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rmd.backbones.base import Backbone
+from rmd.backbones.cards import BackboneSpec, StudentSpec
 from rmd.backbones.folders import STUDENT_CARD, check_complete, first_line, read_json, read_student
 from rmd.backbones.placement import place_alone
-from rmd.config import BackboneSpec, RequestError, StudentSpec
+from rmd.checks import RequestError
 
 IGNORED = {"_diffusers_version", "_name_or_path"}  # what may differ between a student's and its base's configuration
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from rmd.backbones.adapter import Config, FlowBackbone
-from rmd.backbones.base import Conditioning, Grid
-from rmd.schedule import Time
+from rmd.backbones.base import Grid
+from rmd.method.denoiser import Conditioning
+from rmd.method.schedule import Time
 
 LENGTH = 512
 """Tokens per prompt, the pipeline's own default; a tokenizer for shorter ones says so in `model_max_length`."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rmd.backbones import catalog
-from rmd.config import RequestError
+from rmd.checks import RequestError
 from rmd.space import card, spec
 
 LEFT_OUT = ("tests/*", ".ci/*", "Makefile", "requirements-dev.txt", "assets/bench/*")

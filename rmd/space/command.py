@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rmd.config import RequestError
-from rmd.results import write_whole
+from rmd.checks import RequestError
+from rmd.disk import write_whole
 from rmd.space import card, check, deploy, spec
 
 ROOT = Path(__file__).resolve().parents[2]

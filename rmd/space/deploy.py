@@ -13,7 +13,7 @@ import httpx2
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
-from rmd.config import RequestError
+from rmd.checks import RequestError
 from rmd.space import card, check, spec
 
 WORDS = {

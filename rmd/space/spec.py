@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from huggingface_hub import SpaceHardware
 
-from rmd.config import RequestError
+from rmd.checks import RequestError
 
 COLOURS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
 HARDWARE = tuple(flavour.value for flavour in SpaceHardware)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rmd.backbones.catalog import find
-from rmd.config import RequestError
+from rmd.checks import RequestError
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 CONTINUED = 5
@@ -93,7 +93,10 @@ def needs(runs: Path, from_published: bool) -> dict[str, Path]:
 
 def image_stages(args: argparse.Namespace, length: dict[str, int]) -> dict[str, Callable[[], Any]]:
     # imported here: the training stages are not needed to start the other commands
-    from rmd.train import autoencoder, distill, emoji, publish, teacher
+    from rmd.train import distill, publish
+    from rmd.train.bundled import image_autoencoder as autoencoder
+    from rmd.train.bundled import image_teacher as teacher
+    from rmd.worlds import emoji
 
     runs, again = args.runs, args.from_published
 
@@ -123,7 +126,10 @@ def image_stages(args: argparse.Namespace, length: dict[str, int]) -> dict[str, 
 def video_stages(args: argparse.Namespace, length: dict[str, int]) -> dict[str, Callable[[], Any]]:
     from rmd.train import distill
     from rmd.train import publish as publish_image
-    from rmd.train.video import autoencoder, clips, publish, teacher
+    from rmd.train.bundled import video_autoencoder as autoencoder
+    from rmd.train.bundled import video_publish as publish
+    from rmd.train.bundled import video_teacher as teacher
+    from rmd.worlds import clips
 
     runs, again = args.runs, args.from_published
     measured = runs / "video-evaluate"

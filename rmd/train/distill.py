@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from rmd.backbones.base import Backbone, Conditioning
+from rmd.backbones.base import Backbone
 from rmd.backbones.loading import open_backbone, open_student
-from rmd.cascade import CascadeSampler
-from rmd.denoiser import Denoiser
-from rmd.plan import CascadePlan, two_stage
+from rmd.method.cascade import CascadeSampler
+from rmd.method.denoiser import Conditioning, Denoiser
+from rmd.method.plan import CascadePlan, two_stage
 from rmd.train import losses
 from rmd.train.loop import Average, Replicas, Run, generator_for, set_rate
 from rmd.train.rollout import draw_times, random_plan, rollout

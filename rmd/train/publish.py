@@ -13,9 +13,9 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
+from rmd.backbones.cards import BackboneSpec
 from rmd.backbones.folders import BACKBONE_CARD, STUDENT_CARD
-from rmd.config import BackboneSpec
-from rmd.train import emoji
+from rmd.worlds import emoji
 
 LICENCE = "apache-2.0 (weights), trained on MIT-licensed pictures"
 HIGH, LOW, GUIDANCE = (256, 256), (128, 128), 2.0

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rmd.backbones.base import Backbone, Conditioning
-from rmd.cascade import CascadeSampler
-from rmd.denoiser import Denoised, Denoiser
-from rmd.plan import CascadePlan, two_stage
-from rmd.schedule import Time
-from rmd.transition import upsample
+from rmd.backbones.base import Backbone
+from rmd.method.cascade import CascadeSampler
+from rmd.method.denoiser import Conditioning, Denoised, Denoiser
+from rmd.method.plan import CascadePlan, two_stage
+from rmd.method.schedule import Time
+from rmd.method.transition import upsample
 
 GRADIENT_STEPS = 2  # steps of one rollout that are trained
 TOP = 0.98  # largest re-noising time

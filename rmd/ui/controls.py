@@ -8,8 +8,8 @@ from typing import Any, get_args
 import gradio as gr
 
 from rmd.backbones.outline import Outline
-from rmd.config import GUIDANCE, PROMPT_LENGTH, TEACHER_STEPS
-from rmd.plan import MAX_STEPS, Mapping
+from rmd.method.plan import MAX_STEPS, Mapping
+from rmd.request import GUIDANCE, PROMPT_LENGTH, TEACHER_STEPS
 from rmd.ui import text, views
 from rmd.ui.handlers import FIELDS, start_values
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import gradio as gr
 
-from rmd.config import RequestError
-from rmd.media import first_frame
+from rmd.checks import RequestError
+from rmd.engine.files import first_frame
+from rmd.serve.runner import Offer, Saved, stored
 from rmd.ui import text, views
 from rmd.ui.handlers import FIELDS, shown
-from rmd.ui.runner import Offer, Saved, stored
 from rmd.ui.sharing import Sharing
 
 FOLDER = Path(__file__).resolve().parents[2] / "assets" / "examples"

@@ -8,13 +8,14 @@ from typing import Any
 import gradio as gr
 
 from rmd.backbones.outline import Outline
-from rmd.config import Cancelled, GenerateRequest, RequestError
-from rmd.plan import MAX_STEPS
-from rmd.session import Done
+from rmd.checks import Cancelled, RequestError
+from rmd.engine.results import Done
+from rmd.method.plan import MAX_STEPS
+from rmd.request import GenerateRequest
+from rmd.serve.guard import sentence
+from rmd.serve.runner import Runner, Saved
 from rmd.ui import text, views
-from rmd.ui.guard import sentence
 from rmd.ui.plots import schedule_svg
-from rmd.ui.runner import Runner, Saved
 from rmd.ui.stage import Stage, complete, with_teacher_of
 
 FIELDS: tuple[str, ...] = (

@@ -6,15 +6,15 @@ from typing import Any
 
 import gradio as gr
 
-from rmd.plan import MAX_STEPS
+from rmd.method.plan import MAX_STEPS
+from rmd.serve.api import Api
+from rmd.serve.runner import KEEP, Runner, Saved
 from rmd.ui import controls, examples, sharing, text, views, wiring
-from rmd.ui.api import Api
 from rmd.ui.examples import Examples
 from rmd.ui.handlers import Handlers
 from rmd.ui.models import models_html
 from rmd.ui.pairs import Pairs
 from rmd.ui.quality import Maps
-from rmd.ui.runner import KEEP, Runner, Saved
 from rmd.ui.sharing import Sharing
 from rmd.ui.stage import complete
 from rmd.ui.sweeps import Sweeps

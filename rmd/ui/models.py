@@ -5,9 +5,9 @@ from __future__ import annotations
 from html import escape
 
 from rmd.backbones import catalog
-from rmd.config import RequestError
+from rmd.checks import RequestError
+from rmd.serve.runner import Offer
 from rmd.ui.plots import size
-from rmd.ui.runner import Offer
 
 
 def models_html(offer: Offer) -> str:

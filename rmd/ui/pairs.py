@@ -7,10 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from rmd.config import RequestError
+from rmd.checks import RequestError
+from rmd.serve.runner import Runner
 from rmd.ui import text, views
 from rmd.ui.plots import duration
-from rmd.ui.runner import Runner
 
 SETTINGS = (
     ("backbone", text.MODEL), ("prompt", "Prompt"), ("seed", text.SEED), ("steps", text.STEPS),

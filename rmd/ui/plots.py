@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from rmd.backbones.outline import Outline
-from rmd.plan import CascadePlan, noise_to_signal, ratio, recommended_switch
+from rmd.method.plan import CascadePlan, noise_to_signal, ratio, recommended_switch
 
 WIDTH, HEIGHT = 440, 220
 LEFT, RIGHT, TOP, BOTTOM = 42, 10, 14, 32

@@ -13,11 +13,11 @@ import gradio as gr
 
 from rmd.backbones.loading import read_json
 from rmd.backbones.outline import Outline
-from rmd.config import RequestError, whole
-from rmd.plan import MAX_STEPS
+from rmd.checks import RequestError, whole
+from rmd.method.plan import MAX_STEPS
+from rmd.serve.runner import Offer
 from rmd.ui import text, views
 from rmd.ui.plots import count
-from rmd.ui.runner import Offer
 
 BENCH = Path(__file__).resolve().parents[2] / "assets" / "bench"
 """Reports of `python -m rmd bench --out`."""

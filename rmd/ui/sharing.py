@@ -9,12 +9,13 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from rmd.config import GenerateRequest, RequestError
-from rmd.media import first_frame
+from rmd.checks import RequestError
+from rmd.engine.files import first_frame
+from rmd.request import GenerateRequest
+from rmd.serve.runner import Runner, Saved, settings_in
 from rmd.ui import text, views
 from rmd.ui.handlers import FIELDS, shown
 from rmd.ui.pairs import figures
-from rmd.ui.runner import Runner, Saved, settings_in
 
 KEPT = 24
 """Pictures in the history."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from rmd.config import GenerateRequest
-from rmd.plan import CascadePlan, plan_from_dict
-from rmd.session import Decoded, Event, Loading, Progress, Waiting
+from rmd.engine.events import Decoded, Event, Loading, Progress, Waiting
+from rmd.method.plan import CascadePlan, plan_from_dict
+from rmd.request import GenerateRequest
+from rmd.serve.runner import Saved
 from rmd.ui import text
-from rmd.ui.runner import Saved
 from rmd.ui.views import Side, finished, inline, kinds_of
 
 SAME_TEACHER = ("backbone", "prompt", "negative", "seed", "teacher_steps", "guidance", "decoder")

@@ -11,13 +11,14 @@ from typing import Any
 
 import gradio as gr
 
-from rmd.config import Cancelled, GenerateRequest, RequestError
-from rmd.sweep import Cell, Point, Row, estimate, pairs, points, sweep, write_results
+from rmd.checks import Cancelled, RequestError
+from rmd.request import GenerateRequest
+from rmd.serve.guard import sentence
+from rmd.serve.runner import Runner, Saved
+from rmd.study.sweep import Cell, Point, Row, estimate, pairs, points, sweep, write_results
 from rmd.ui import text, views
-from rmd.ui.guard import sentence
 from rmd.ui.handlers import FIELDS, shown, visitor_of
 from rmd.ui.plots import count, duration
-from rmd.ui.runner import Runner, Saved
 from rmd.ui.stage import with_teacher_of
 
 THUMBNAIL = 160

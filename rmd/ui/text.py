@@ -51,18 +51,6 @@ TOO_FEW = (
     'post {{"prompt": "a fox"}} to call/v2/{name}.'
 )
 NOT_UNDERSTOOD = "This request cannot be understood; the page behind “Use via API” shows what can be asked and how."
-OUT_OF_MEMORY = "The accelerator ran out of memory; choose fewer steps or a smaller backbone."
-ZERO_TOO_LONG = (
-    "This needs about {seconds} seconds of GPU, more than ZeroGPU lends at once; choose fewer teacher steps or leave "
-    "the teacher out."
-)
-ZERO_ABORTED = (
-    "ZeroGPU ended the run, perhaps because it took longer than the {seconds} seconds that were asked for; choose "
-    "fewer teacher steps or try again."
-)
-ZERO_NO_GPU = "No GPU was free within a minute; please try again a little later."
-ZERO_QUOTA = "Your share of ZeroGPU is used up for now ({said}). Sign in for more, or leave the teacher out."
-ZERO_OTHER = "ZeroGPU could not run this ({said}); please try again."
 UNEXPECTED = "Something went wrong inside the app. The server's log has the details; please try again."
 NO_SETTINGS = "This file holds no settings of this app; choose a PNG that was saved here."
 OTHER_MODEL = "The settings are for a model that is not offered here: {name}."

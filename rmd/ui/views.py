@@ -14,8 +14,8 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from rmd.config import BackboneSpec, unknown_words
-from rmd.plan import CascadePlan
+from rmd.backbones.cards import BackboneSpec, unknown_words
+from rmd.method.plan import CascadePlan
 from rmd.ui import text
 from rmd.ui.plots import bars_svg, duration, parts_of
 from rmd.ui.style import static

@@ -7,14 +7,14 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from rmd.plan import Mapping
+from rmd.method.plan import Mapping
+from rmd.serve.guard import in_words
+from rmd.serve.runner import Offer
 from rmd.ui.controls import Rail
 from rmd.ui.examples import Examples
-from rmd.ui.guard import in_words
 from rmd.ui.handlers import Handlers
 from rmd.ui.pairs import Pairs
 from rmd.ui.quality import Maps
-from rmd.ui.runner import Offer
 from rmd.ui.sharing import Sharing
 from rmd.ui.sweeps import Sweeps
 

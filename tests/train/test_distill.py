@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from rmd.backbones.base import Backbone
 from rmd.backbones.loading import open_backbone, open_student
-from rmd.plan import two_stage
-from rmd.schedule import scaled_linear
-from rmd.train import distill, emoji, rollout
+from rmd.method.plan import two_stage
+from rmd.method.schedule import scaled_linear
+from rmd.train import distill, rollout
 from rmd.train.loop import Replicas
+from rmd.worlds import emoji
 
 SCHEDULE = scaled_linear()
 

@@ -2,7 +2,8 @@
 
 import torch
 
-from rmd.train import emoji, layout
+from rmd.train.bundled import image_layout as layout
+from rmd.worlds import emoji
 
 
 def test_regions_go_row_by_row_and_keep_every_cell() -> None:
@@ -27,7 +28,7 @@ def test_mean_latents_average_each_object_on_each_colour() -> None:
 
 def test_captions_leave_the_layout_tokens_free() -> None:
     """The longest caption's last word must come before the first of the sixteen layout tokens."""
-    from rmd.train import text
+    from rmd.train.bundled import image_text as text
 
     words = [c.name for c in emoji.concepts()]
     tokenizer = text.build_tokenizer(

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from rmd.backbones.loading import open_backbone
-from rmd.train import emoji, teacher, text
+from rmd.train.bundled import image_teacher as teacher
+from rmd.train.bundled import image_text as text
+from rmd.worlds import emoji
 
 
 def test_training_encodes_prompts_as_the_pipeline_does(tiny_sdxl: Path) -> None:

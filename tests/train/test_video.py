@@ -9,8 +9,12 @@ from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from rmd.train import emoji
-from rmd.train.video import autoencoder, clips, frames, layout, teacher, text
+from rmd.train.bundled import video_autoencoder as autoencoder
+from rmd.train.bundled import video_frames as frames
+from rmd.train.bundled import video_layout as layout
+from rmd.train.bundled import video_teacher as teacher
+from rmd.train.bundled import video_text as text
+from rmd.worlds import clips, emoji
 
 ALL = [c for n in clips.OBJECTS for m in clips.MOTIONS for k in clips.COLOURS for c in clips.captions(n, m, k)]
 MOTION = {m.doing: m for m in clips.MOTIONS}

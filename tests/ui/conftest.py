@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.browsing import CHROMIUM, FLAGS, visit
 from tests.tiny_flow import WAN_CARD, tiny_wan
-from tests.ui.browsing import CHROMIUM, FLAGS, visit
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.ui.browsing import expect_result, photograph, press_generate, tab_to, visit
+from tests.browsing import expect_result, photograph, press_generate, tab_to, visit
 
 TABS = ("Compare", "Sweep", "History", "Models", "About")
 EXCUSED: dict[tuple[str, str], str] = {}

@@ -10,15 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from tests.ui.browsing import (
-    PATIENCE,
-    expect_result,
-    fill_number,
-    photograph,
-    picture_sizes,
-    press_generate,
-    visit,
-)
+from tests.browsing import PATIENCE, expect_result, fill_number, photograph, picture_sizes, press_generate, visit
 
 
 def test_one_click_gives_two_pictures_and_a_speedup(page: Page) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from rmd.media import read_settings
+from rmd.engine.files import read_settings
+from tests.browsing import expect_result, photograph, press_generate, visit
 from tests.tiny_flow import WAN_CARD
-from tests.ui.browsing import expect_result, photograph, press_generate, visit
 
 LOADED = "[...document.querySelectorAll('#compare video')].every(v => v.readyState >= 2 && !v.seeking)"
 TIMES = "videos => videos.map(v => v.currentTime)"

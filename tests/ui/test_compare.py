@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 from playwright.sync_api import Browser, Page, expect
 
-from tests.ui.browsing import expect_result, fill_number, photograph, press_generate, visit
+from tests.browsing import expect_result, fill_number, photograph, press_generate, visit
 
 FRAMES = "#compare .cmp-frame img"
 

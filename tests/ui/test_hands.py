@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from tests.ui.browsing import expect_result, press_generate, tab_to, visit
-from tests.ui.servers import Server, SlowSession, serving
+from tests.browsing import expect_result, press_generate, tab_to, visit
+from tests.servers import Server, SlowSession, serving
 
 STEPS, SWITCH = (f"[aria-label='range slider for {name}']" for name in ("Steps", "Low-resolution steps"))
 

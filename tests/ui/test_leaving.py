@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.ui.browsing import PATIENCE, photograph
-from tests.ui.servers import Server, SlowSession, serving, wait_until
+from tests.browsing import PATIENCE, photograph
+from tests.servers import Server, SlowSession, serving, wait_until
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,16 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from rmd.checks import RequestError
 from rmd.cli import main
-from rmd.config import GenerateRequest, RequestError
-from rmd.session import Session, plan_for
+from rmd.engine.plans import plan_for
+from rmd.engine.session import Session
+from rmd.request import GenerateRequest
+from rmd.serve.runner import Offer, Runner, Saved
 from rmd.ui import examples
 from rmd.ui.pairs import Pairs, figures, table
 from rmd.ui.plots import schedule_svg
 from rmd.ui.quality import Maps, chart_html, read_chart
-from rmd.ui.runner import Offer, Runner, Saved
 from rmd.ui.sharing import Sharing
 from rmd.ui.stage import complete, with_teacher_of
 

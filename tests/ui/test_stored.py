@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from rmd.serve.runner import Saved, stored
 from rmd.ui.examples import FOLDER
-from rmd.ui.runner import Saved, stored
-from tests.ui.browsing import fill_number, photograph, press_generate, visit
-from tests.ui.servers import Server, SlowSession, serving, wait_until
+from tests.browsing import fill_number, photograph, press_generate, visit
+from tests.servers import Server, SlowSession, serving, wait_until
 
 EXAMPLES = [saved for place in sorted(FOLDER.glob("*")) if (saved := stored(place))]
 """As they are shipped, in the order of their buttons."""

@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 from playwright.sync_api import Browser, Download, Locator, Page, expect
 
-from rmd.config import GenerateRequest
-from rmd.session import Done
-from tests.ui.browsing import expect_result, fill_number, photograph, press_generate, visit
-from tests.ui.servers import Server, SlowSession, serving, wait_until
+from rmd.engine.results import Done
+from rmd.request import GenerateRequest
+from tests.browsing import expect_result, fill_number, photograph, press_generate, visit
+from tests.servers import Server, SlowSession, serving, wait_until
 
 TIME = re.compile(r"^[\d.,]+ (ms|s)$")
 GRID = "2 steps, band, η 0", "2 steps, band, η 1", "2 steps, mix, η 0", "2 steps, mix, η 1"

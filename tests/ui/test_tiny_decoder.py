@@ -10,10 +10,10 @@ from huggingface_hub import constants
 from playwright.sync_api import Browser, expect
 
 from rmd.backbones import catalog
-from tests.test_decoder import TINY, put_into_cache
+from tests.backbones.test_decoder import TINY, put_into_cache
+from tests.browsing import expect_result, press_generate, visit
+from tests.servers import serving
 from tests.tiny_flow import SD3_CARD, tiny_sd3
-from tests.ui.browsing import expect_result, press_generate, visit
-from tests.ui.servers import serving
 
 
 def test_the_tiny_decoder_is_a_choice_where_there_is_one(

@@ -1,0 +1,124 @@
+"""What is known of a backbone and of a student without any weights: data, as their cards have it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from rmd.checks import RequestError, abbreviated, choice, real, whole
+from rmd.method.plan import MAX_STEPS, Reinjection
+from rmd.request import GUIDANCE, TEACHER_STEPS
+
+SHIFT = (0.1, 20.0)
+MAX_SIDE = 8192  # pixels
+MAX_DETAIL = 1000.0  # mean square; latents have a variance of about 1
+MAX_FRAMES = 1000
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What a backbone is and its defaults. Sizes in pixels (height, width).
+
+    Raises RequestError for impossible values.
+    """
+
+    id: str
+    name: str
+    high: tuple[int, int]
+    low: tuple[int, int]
+    teacher_steps: int
+    guidance: float
+    default_steps: int
+    default_switch: int
+    licence: str
+    known_words: tuple[str, ...] = ()
+    """Objects the model was trained on; empty when it is general."""
+    colours: tuple[str, ...] = ()
+    """Background colours the model was trained on."""
+    prompts: tuple[str, ...] = ()
+    """Prompts to suggest where one word is not enough of a prompt, as for clips."""
+    caption_words: tuple[str, ...] = ("a", "an", "the", "of", "on", "in")
+    """All other words of the captions it was trained on."""
+    shift_ratio: float | None = None
+    """Ratio of the backbone's own timestep shifts, high size over low size; flow backbones only."""
+    detail: float | None = None
+    """Mean square of what the low size cannot hold of this backbone's clean latents (`transition.lost_detail`)."""
+    frames: int = 1
+    """Pictures in a result; 1 is a picture, more are a clip."""
+    fps: int = 16
+    """Frames per second of a clip."""
+    shift: float | None = None
+    """Timestep shift at the high size; None takes the scheduler's own. Flow backbones only."""
+
+    def __post_init__(self) -> None:
+        for name, size in (("high", self.high), ("low", self.low)):
+            if len(size) != 2:
+                raise RequestError(f"{name} must be a height and a width in pixels, not {abbreviated(size)}.")
+            for side in size:
+                whole(name, side, 1, MAX_SIDE)
+        if self.low[0] > self.high[0] or self.low[1] > self.high[1]:
+            raise RequestError(
+                f"low must not be larger than high, {abbreviated(self.high)}, not {abbreviated(self.low)}."
+            )
+        whole("frames", self.frames, 1, MAX_FRAMES)
+        whole("fps", self.fps, 1, 120)
+        if self.shift is not None:
+            real("shift", self.shift, *SHIFT)
+        whole("teacher_steps", self.teacher_steps, *TEACHER_STEPS)
+        real("guidance", self.guidance, *GUIDANCE)
+        if self.detail is not None:
+            real("detail", self.detail, 0, MAX_DETAIL)
+        whole("default_switch", self.default_switch, 0, whole("default_steps", self.default_steps, 1, MAX_STEPS))
+
+
+@dataclass(frozen=True)
+class StudentSpec:
+    """What is known of a student's weights, from its `rmd.json` card. Raises RequestError for impossible values."""
+
+    name: str
+    base_model: str
+    licence: str
+    default_steps: int
+    default_switch: int
+    eta: float
+    reinjection: Reinjection
+    training: str
+    """One sentence: data, budget, hardware."""
+    quality: dict[str, Any]
+    """Measured figures; empty when none were measured."""
+    origin: Literal["rmd", "published"] = "rmd"
+    """"published" weights were not trained for the cascade: they run in it as they are, "training-free"."""
+    guidance: float = 1.0
+    """The classifier-free guidance it is run with; 1 is none."""
+    shift: float | None = None
+    """The timestep shift it was trained with, where that is not the backbone's own. Flow backbones only."""
+    times: tuple[float, ...] = ()
+    """Its own times at full size, falling from 1, used when a request asks for as many steps; by default uniform."""
+
+    @property
+    def distilled(self) -> bool:
+        """Whether it was trained for the cascade by this project's trainer."""
+        return self.origin == "rmd"
+
+    def __post_init__(self) -> None:
+        whole("default_switch", self.default_switch, 0, whole("default_steps", self.default_steps, 1, MAX_STEPS))
+        real("eta", self.eta, 0, 1)
+        choice("reinjection", self.reinjection, get_args(Reinjection))
+        choice("origin", self.origin, ("rmd", "published"))
+        real("guidance", self.guidance, *GUIDANCE)
+        if self.shift is not None:
+            real("shift", self.shift, *SHIFT)
+        for time in self.times:
+            real("times", time, 0, 1)
+        if not isinstance(self.quality, dict):  # pyright: ignore[reportUnnecessaryIsInstance]  # it comes from a file
+            raise RequestError(f"quality must be an object, not {abbreviated(self.quality)}.")
+
+
+def unknown_words(spec: BackboneSpec, prompt: str) -> list[str]:
+    """Words of the prompt that a small model with a known vocabulary never saw; empty for general models."""
+    if not spec.known_words:
+        return []
+    phrases = (*spec.known_words, *spec.colours, *spec.caption_words)
+    known = {word for phrase in phrases for word in phrase.lower().split()}
+    words = "".join(c if c.isalnum() else " " for c in prompt.lower()).split()
+    return list(dict.fromkeys(word for word in words if word not in known))

@@ -1,0 +1,160 @@
+"""Bad input in one sentence: the kinds of values there are, each with its range, and the errors everything raises."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+
+class RequestError(ValueError):
+    """Bad input or an unusable file; the message is a sentence for the person who sent it."""
+
+
+class Cancelled(Exception):
+    """The request was stopped by its owner."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number in [low, high]. at_most: the setting that bounds it further, for texts."""
+
+    low: int
+    high: int
+    at_most: str = ""
+
+    def check(self, name: str, value: Any) -> int:
+        """value as an int; raises RequestError naming the field, the value and the range."""
+        return whole(name, value, self.low, self.high)
+
+    def parse(self, text: str) -> Any:
+        """The number that a text stands for; the text itself where it is none, for `check` to refuse by name."""
+        return int(text) if re.fullmatch(r"-?\d{1,12}", text) else text
+
+    @property
+    def words(self) -> str:
+        """The range in words."""
+        return f"{self.low} to {self.at_most or self.high}"
+
+
+@dataclass(frozen=True)
+class Real:
+    """A number in [low, high]. step: of its slider."""
+
+    low: float
+    high: float
+    step: float = 0.1
+
+    def check(self, name: str, value: Any) -> float:
+        """value as a float; raises RequestError naming the field, the value and the range."""
+        return real(name, value, self.low, self.high)
+
+    def parse(self, text: str) -> Any:
+        """As `Whole.parse`."""
+        return float(text) if re.fullmatch(r"-?\d{1,6}(\.\d{1,9})?", text) else text
+
+    @property
+    def words(self) -> str:
+        return f"{self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few names. labels: what each means, as a person reads it; none where the name says it."""
+
+    options: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+
+    def check(self, name: str, value: Any) -> str:
+        """value itself; raises RequestError naming the field, the value and the options."""
+        return choice(name, value, self.options)
+
+    def parse(self, text: str) -> Any:
+        return text
+
+    @property
+    def words(self) -> str:
+        return ", ".join(self.options)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(label, value) of every option."""
+        return list(zip(self.labels or self.options, self.options, strict=True))
+
+
+@dataclass(frozen=True)
+class Text:
+    """Plain text of at most `longest` characters. advice: what to write, in the message about an empty one."""
+
+    longest: int
+    empty: bool = False
+    advice: str = ""
+
+    def check(self, name: str, value: Any) -> str:
+        """value with its spaces tidied; raises RequestError for what is no text, empty or too long."""
+        if not isinstance(value, str):
+            raise RequestError(f"{name} must be text, not {abbreviated(value)}.")
+        if not self.empty and not value.strip():
+            raise RequestError(f"{name} is empty{'; ' if self.advice else ''}{self.advice}.")
+        if len(value) > self.longest:
+            raise RequestError(f"{name} has {len(value)} characters; at most {self.longest} are allowed.")
+        if any(ord(c) < 32 and c not in "\t\n\r" for c in value) or any(0xD800 <= ord(c) < 0xE000 for c in value):
+            raise RequestError(f"{name} holds control characters; please use plain text.")
+        return " ".join(value.split())
+
+    def parse(self, text: str) -> Any:
+        return text
+
+    @property
+    def words(self) -> str:
+        return f"at most {self.longest:,} characters"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Yes or no."""
+
+    def check(self, name: str, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise RequestError(f"{name} must be true or false, not {abbreviated(value)}.")
+        return value
+
+    def parse(self, text: str) -> Any:
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+    @property
+    def words(self) -> str:
+        return "true or false"
+
+
+Kind = Whole | Real | Choice | Text | Truth
+
+
+def whole(name: str, value: Any, low: int, high: int) -> int:
+    """value as a whole number in [low, high]; raises RequestError naming the field, the value and the range."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not low <= value <= high or value != int(value):
+        raise RequestError(f"{name} must be a whole number from {low} to {high}, not {abbreviated(value)}.")
+    return int(value)
+
+
+def real(name: str, value: Any, low: float, high: float) -> float:
+    """value as a number in [low, high]; raises RequestError naming the field, the value and the range."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise RequestError(f"{name} must be a number from {low:g} to {high:g}, not {abbreviated(value)}.")
+    return float(value)
+
+
+def choice(name: str, value: Any, options: tuple[str, ...]) -> Any:
+    """value itself when it is one of the options; raises RequestError naming the field, the value and the options."""
+    if value not in options:
+        raise RequestError(f"{name} must be one of {', '.join(options)}, not {abbreviated(value)}.")
+    return value
+
+
+def abbreviated(value: Any) -> str:
+    """A short, safe form of a bad value for a message."""
+    if isinstance(value, int) and abs(value) > 10**30:  # Python refuses to write out integers of thousands of digits
+        return "a huge number"
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "…"

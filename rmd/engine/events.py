@@ -1,0 +1,43 @@
+"""What a running request reports, in the order in which it happens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+from rmd.engine.results import Done, Output
+
+
+@dataclass(frozen=True)
+class Loading:
+    """The models are being read from disk and warmed up."""
+
+    backbone: str
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Another request has the accelerator."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A finished step of "student" or "teacher"; `size` in latent cells. `preview` is a small RGB picture."""
+
+    role: str
+    index: int
+    total: int
+    size: tuple[int, ...]
+    preview: Image.Image | None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One side is complete."""
+
+    role: str
+    output: Output
+
+
+Event = Loading | Waiting | Progress | Decoded | Done

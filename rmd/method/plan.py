@@ -1,0 +1,199 @@
+"""Cascade plans: which steps run at which resolution and at which times. Plain data, drawable and comparable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+from rmd.method.schedule import NoiseSchedule
+
+Reinjection = Literal["fresh", "mix", "band"]
+Mapping = Literal["logsnr", "shift", "none"]
+Upsampler = Literal["bilinear", "bicubic", "nearest"]
+MAX_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Network calls at one resolution."""
+
+    size: tuple[int, ...]
+    """Latent cells, (H, W) or (F, H, W)."""
+    times: tuple[float, ...]
+    """Descending in (0, 1]; one network call each. Empty: only the clean estimate is enlarged to this size."""
+
+
+@dataclass(frozen=True)
+class CascadePlan:
+    """Stages from small to large and how to go from one step or stage to the next.
+
+    eta: share of the predicted noise kept in a step, 0 (all fresh, the consistency/LCM sampler) to 1
+    (deterministic, DDIM-like).
+    """
+
+    stages: tuple[Stage, ...]
+    eta: float
+    reinjection: Reinjection
+    mapping: Mapping = "logsnr"
+    upsampler: Upsampler = "bilinear"
+
+    def __post_init__(self) -> None:
+        if not self.stages or not self.stages[0].times:
+            raise ValueError("a plan needs at least one step in its first stage")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must lie between 0 and 1, not {self.eta}")
+        for stage in self.stages:
+            times = stage.times
+            if any(not 0 < t <= 1 for t in times) or any(a <= b for a, b in pairwise(times)):
+                raise ValueError(f"a stage's times must fall and lie in (0, 1], not {times}")
+        for small, large in pairwise(self.stages):
+            if len(small.size) != len(large.size) or ratio(small.size, large.size) < 1:
+                raise ValueError(f"stages must grow, not go from {small.size} to {large.size}")
+
+    @property
+    def steps(self) -> int:
+        return sum(len(stage.times) for stage in self.stages)
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The size of the result, in latent cells."""
+        return self.stages[-1].size
+
+    @property
+    def switch(self) -> int:
+        """How many steps run below the final size."""
+        return self.steps - len(self.stages[-1].times)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; `plan_from_dict` reads it back."""
+        return asdict(self)
+
+
+def ratio(small: Sequence[int], large: Sequence[int]) -> float:
+    """Linear size ratio, the square root of the area ratio (frames do not count)."""
+    return math.sqrt(math.prod(large[-2:]) / math.prod(small[-2:]))
+
+
+def staged(
+    schedule: NoiseSchedule,
+    sizes: Sequence[tuple[int, ...]],
+    *,
+    eta: float,
+    reinjection: Reinjection,
+    mapping: Mapping = "logsnr",
+    upsampler: Upsampler = "bilinear",
+    shift_ratio: float | None = None,
+    high_times: Sequence[float] | None = None,
+) -> CascadePlan:
+    """A plan from the size of every step; steps of one size form a stage.
+
+    sizes: one per step, then the size of the result (len = steps + 1), never shrinking.
+    high_times: the steps' times at the result's resolution, falling; by default 1, 1 − 1/K, …, the uniform
+    grid of DMD2 and TDM. Steps at lower resolutions run at the time of equal information there (`mapping`);
+    the very first always at 1, where the picture is nothing but noise.
+    shift_ratio: the backbone's own ratio of timestep shifts between the sizes, for mapping "shift".
+    """
+    steps = len(sizes) - 1
+    if high_times is None:
+        high_times = [1 - i / steps for i in range(steps)]
+    if len(high_times) != steps:
+        raise ValueError(f"{steps} step sizes need as many times, not {len(high_times)}")
+    stages: list[Stage] = []
+    for i, size in enumerate(sizes):
+        if not stages or stages[-1].size != size:
+            stages.append(Stage(size, ()))
+        if i < steps:
+            t, s = high_times[i] if i else 1.0, gain(size, sizes[-1], mapping, shift_ratio)
+            if i and s != 1:
+                t = float(schedule.shifted(t, 1 / s))
+            stages[-1] = Stage(size, (*stages[-1].times, t))
+    return CascadePlan(tuple(stages), eta, reinjection, mapping, upsampler)
+
+
+def gain(small: Sequence[int], large: Sequence[int], mapping: Mapping, shift_ratio: float | None) -> float:
+    """The ratio whose doubled logarithm is the logSNR difference between two sizes under a mapping."""
+    s = ratio(small, large)
+    if mapping == "none" or s == 1:
+        return 1.0
+    if mapping == "shift":
+        if shift_ratio is None:
+            raise ValueError("mapping 'shift' needs a backbone with timestep shifts; use 'logsnr' or 'none'")
+        return shift_ratio
+    return s
+
+
+def two_stage(
+    schedule: NoiseSchedule,
+    steps: int,
+    switch: int,
+    low: tuple[int, ...],
+    high: tuple[int, ...],
+    *,
+    eta: float,
+    reinjection: Reinjection,
+    mapping: Mapping = "logsnr",
+    upsampler: Upsampler = "bilinear",
+    shift_ratio: float | None = None,
+    high_times: Sequence[float] | None = None,
+) -> CascadePlan:
+    """K steps of which the first `switch` run at the low size (0 ≤ switch ≤ K).
+
+    switch = 0 is one resolution at full size; switch = K runs everything low and enlarges the clean estimate.
+    high_times: as in `staged`.
+    """
+    if not 1 <= steps <= MAX_STEPS:
+        raise ValueError(f"steps must lie between 1 and {MAX_STEPS}, not {steps}")
+    if not 0 <= switch <= steps:
+        raise ValueError(f"switch must lie between 0 and steps ({steps}), not {switch}")
+    sizes = [low] * switch + [high] * (steps - switch + 1)
+    return staged(
+        schedule,
+        sizes,
+        eta=eta,
+        reinjection=reinjection,
+        mapping=mapping,
+        upsampler=upsampler,
+        shift_ratio=shift_ratio,
+        high_times=high_times,
+    )
+
+
+def recommended_switch(schedule: NoiseSchedule, steps: int, detail: float) -> int:
+    """The most low-resolution steps of `steps` after which the noise still covers the detail that the low size loses.
+
+    That is the largest switch whose first step at full size, at time 1 − switch/steps, has (sigma/alpha)² ≥ detail;
+    0 when there is none. detail: see `rmd.transition.lost_detail`.
+    """
+    fitting = [s for s in range(1, steps) if noise_to_signal(schedule, 1 - s / steps) >= detail]
+    return max(fitting, default=0)
+
+
+def noise_to_signal(schedule: NoiseSchedule, t: float) -> float:
+    """(sigma/alpha)² at a time of the result's resolution."""
+    return math.exp(-float(schedule.logsnr(t)))
+
+
+def swd_preset(schedule: NoiseSchedule, high: tuple[int, ...]) -> CascadePlan:
+    """The four-scale schedule of SwD (arXiv 2503.16397): 1/2, 5/8, 3/4 and full size, fresh noise, no time map.
+
+    Times are those whose noise levels sigma/(alpha + sigma) are 1, 0.8, 0.6 and 0.4 as in its released settings.
+    """
+    import torch
+
+    def scaled(f: float) -> tuple[int, ...]:
+        return (*high[:-2], *(round(v * f) for v in high[-2:]))
+
+    levels = [0.8, 0.6, 0.4]
+    times = [1.0, *(float(schedule.time_at(torch.tensor(v / (1 - v), dtype=torch.float64).log())) for v in levels)]
+    sizes = [scaled(f) for f in (0.5, 0.625, 0.75, 1.0)]
+    return staged(schedule, [*sizes, high], eta=0.0, reinjection="fresh", mapping="none", high_times=times)
+
+
+def plan_from_dict(data: dict[str, Any]) -> CascadePlan:
+    """The inverse of `CascadePlan.as_dict`."""
+    stages = tuple(Stage(tuple(s["size"]), tuple(s["times"])) for s in data["stages"])
+    rest = {name: value for name, value in data.items() if name != "stages"}
+    return CascadePlan(stages, **rest)

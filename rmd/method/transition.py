@@ -1,0 +1,108 @@
+"""The switch: enlarging the clean estimate and giving the larger latent its noise.
+
+Shapes: (B, C, *S), S = (H, W) or (F, H, W); only H and W change. Sizes are latent cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rmd.method.plan import Reinjection, Upsampler
+
+
+def upsample(x: Tensor, size: Sequence[int], mode: Upsampler = "bilinear") -> Tensor:
+    """Enlarge the last two dimensions to size[-2:]; frames of a video are enlarged one by one."""
+    flat = x.reshape(-1, 1, *x.shape[-2:])
+    target = (int(size[-2]), int(size[-1]))
+    if mode == "nearest":
+        out = F.interpolate(flat, size=target, mode="nearest")
+    else:
+        out = F.interpolate(flat, size=target, mode=mode, align_corners=False)
+    return out.reshape(*x.shape[:-2], *target)
+
+
+def lost_detail(x0: Tensor, size: Sequence[int]) -> float:
+    """Mean square of x0 − Up(Down(x0)): what clean latents (B, C, *S) lose in `size`, in the latents' own units.
+
+    Down is the average over areas, Up bilinear as at the switch. Compare with (sigma/alpha)² there (method.md, 3).
+    """
+    flat = x0.float().reshape(-1, 1, *x0.shape[-2:])
+    small = F.interpolate(flat, size=(int(size[-2]), int(size[-1])), mode="area")
+    return float((flat - upsample(small, x0.shape[-2:])).square().mean())
+
+
+@lru_cache(maxsize=64)
+def _dct(n: int) -> Tensor:
+    """The orthonormal DCT-II as an (n, n) float64 matrix, rows are frequencies."""
+    k = torch.arange(n, dtype=torch.float64)
+    matrix = torch.cos(math.pi / n * (k[None] + 0.5) * k[:, None]) * math.sqrt(2 / n)
+    matrix[0] /= math.sqrt(2)
+    return matrix
+
+
+def dct(x: Tensor) -> Tensor:
+    """Orthonormal 2-D DCT over the last two dimensions: white noise stays white noise."""
+    rows, columns = (_dct(n).to(x.device, x.dtype) for n in x.shape[-2:])
+    return rows @ x @ columns.T
+
+
+def idct(c: Tensor) -> Tensor:
+    """The inverse of `dct`."""
+    rows, columns = (_dct(n).to(c.device, c.dtype) for n in c.shape[-2:])
+    return rows.T @ c @ columns
+
+
+def low_band(noise: Tensor, size: Sequence[int]) -> Tensor:
+    """The low-frequency block of white noise as white noise of a smaller size.
+
+    Used for the first, low-resolution latent of a request: it holds the coarse part of the very noise the teacher
+    starts from, so that one seed means one composition at every resolution.
+    """
+    height, width = int(size[-2]), int(size[-1])
+    if (height, width) == tuple(noise.shape[-2:]):
+        return noise
+    return idct(dct(noise)[..., :height, :width])
+
+
+def into_band(low: Tensor, fresh: Tensor) -> Tensor:
+    """White noise at fresh's size whose low-frequency block is `low` exactly; the rest comes from `fresh`."""
+    coefficients = dct(fresh)
+    coefficients[..., : low.shape[-2], : low.shape[-1]] = dct(low)
+    return idct(coefficients)
+
+
+def standardise(eps: Tensor) -> Tensor:
+    """Scale predicted noise to unit mean square per sample (a network's estimate falls short of it)."""
+    power = eps.square().mean(dim=tuple(range(1, eps.ndim)), keepdim=True)
+    return eps / power.clamp(min=1e-12).sqrt()
+
+
+def blend(eps: Tensor, fresh: Tensor, eta: float) -> Tensor:
+    """eta·eps + sqrt(1 − eta²)·fresh: unit variance when both are and they are independent."""
+    return eta * eps + math.sqrt(1 - eta * eta) * fresh
+
+
+def reinject(eps: Tensor, fresh: Tensor, kind: Reinjection, eta: float, mode: Upsampler = "bilinear") -> Tensor:
+    """Noise for the enlarged latent, at `fresh`'s size.
+
+    eps: predicted noise at the low size. fresh: white noise at the high size.
+    fresh  new noise only (SwD, arXiv 2503.16397).
+    mix    eta·Up(eps) + sqrt(1 − eta²)·fresh, as published (RMD, arXiv 2603.06136). Bilinear enlargement of white
+           noise has variance 0.396 at ×2 and is correlated, so the sum is not unit variance.
+    band   eta·eps + sqrt(1 − eta²)·(fresh's low band) as the low-frequency block, fresh elsewhere: white, unit
+           variance at any ratio, and at eta = 1 the low band keeps the predicted noise exactly.
+    """
+    if kind == "fresh":
+        return fresh
+    if kind == "mix":
+        return blend(upsample(eps, fresh.shape[-2:], mode), fresh, eta)
+    if kind == "band":
+        low = blend(standardise(eps), low_band(fresh, eps.shape[-2:]), eta)
+        return into_band(low, fresh)
+    raise ValueError(f"reinjection must be one of fresh, mix, band, not {kind!r}")

@@ -1,0 +1,236 @@
+"""What the page and the API share: which backbones are offered, checked requests, cancelling, deadlines and files."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rmd.backbones import catalog
+from rmd.backbones.catalog import Entry
+from rmd.backbones.outline import Outline, read_outline
+from rmd.checks import Cancelled, RequestError
+from rmd.engine.events import Decoded, Event
+from rmd.engine.files import read_settings, save_output
+from rmd.engine.plans import plan_for
+from rmd.engine.results import Done
+from rmd.engine.session import Session
+from rmd.engine.teacher_cache import TeacherCache
+from rmd.method.plan import CascadePlan
+from rmd.request import GenerateRequest, completed
+from rmd.ui import text
+
+DEADLINE = 600.0
+"""Seconds a request may take once it has begun."""
+KEEP = 6 * 3600.0
+"""Seconds for which pictures stay on the server."""
+KEEP_BYTES = 2_000_000_000
+"""Space for pictures; beyond it the oldest go earlier."""
+
+
+@dataclass(frozen=True, eq=False)  # compared by identity: Gradio hashes what it keeps
+class Saved:
+    """A finished request: everything measured (`Done.as_dict()`) and the PNG or MP4 files by role."""
+
+    info: dict[str, Any]
+    files: dict[str, Path]
+
+    @property
+    def id(self) -> str:
+        """The name of its folder, by which `Runner.find` gives it back."""
+        return self.files["student"].parent.name
+
+
+class Offer:
+    """The backbones of this app by the name people use. Only these can be asked for, never a path of the server."""
+
+    def __init__(self, folders: Sequence[Path] = ()):
+        local = [catalog.find(str(folder)) for folder in folders]
+        self.entries: dict[str, Entry] = {entry.name: entry for entry in local}
+        self.entries |= {entry.id: entry for entry in catalog.ENTRIES}
+        self._outlines: dict[str, Outline] = {}
+
+    def outline(self, name: Any) -> Outline:
+        """What a backbone's cards say; raises RequestError for one that is not offered or cannot be used."""
+        if not isinstance(name, str) or name not in self.entries:
+            raise RequestError(f"backbone must be one of {', '.join(self.entries)}.")
+        if name not in self._outlines:
+            try:
+                self._outlines[name] = read_outline(self.entries[name])
+            except RequestError as error:
+                raise RequestError(self.without_paths(str(error))) from error
+        return self._outlines[name]
+
+    def without_paths(self, message: str) -> str:
+        """A message with the names of backbones and decoders instead of where they lie on the server."""
+        for name, entry in self.entries.items():
+            message = message.replace(str(entry.student), f"the student of {name}").replace(str(entry.folder), name)
+            if entry.decoder and entry.decoder.path:
+                message = message.replace(str(entry.decoder.path), entry.decoder.name)
+        return message
+
+    @property
+    def usable(self) -> list[str]:
+        return [name for name in self.entries if self._works(name)]
+
+    def _works(self, name: str) -> bool:
+        try:
+            self.outline(name)
+        except RequestError:
+            return False
+        return catalog.status(self.entries[name]).usable
+
+    @property
+    def default(self) -> str | None:
+        """The first that can be used here, local folders first; None when none can."""
+        return next(iter(self.usable), None)
+
+    def name_of(self, id: str) -> str | None:
+        """The offered name of a backbone id as it stands in results."""
+        return next((name for name, entry in self.entries.items() if id in (name, entry.id)), None)
+
+
+class Runner:
+    """Runs checked requests on the session. folder: where pictures are written, one folder per request."""
+
+    def __init__(
+        self,
+        session: Session,
+        offer: Offer,
+        folder: Path,
+        deadline: float = DEADLINE,
+        cache: TeacherCache | None = None,
+    ):
+        self.session, self.offer, self.folder, self.deadline, self.cache = session, offer, folder, deadline, cache
+        self._cancels: dict[str, threading.Event] = {}
+
+    def request(self, values: dict[str, Any]) -> GenerateRequest:
+        """A checked request from plain values; what is None takes the backbone's defaults."""
+        name = values.get("backbone") or self.offer.default
+        if name is None:
+            raise RequestError(text.NO_MODEL)
+        outline = self.offer.outline(name)
+        return outline.request({**values, "backbone": outline.entry.id})
+
+    def plan(self, request: GenerateRequest) -> CascadePlan:
+        """The plan of a checked request, made without loading the model."""
+        outline = self.offer.outline(self.offer.name_of(request.backbone))
+        return plan_for(request, outline, outline.card)
+
+    def run(self, request: GenerateRequest, visitor: str, until: float | None = None) -> Generator[Event]:
+        """The session's events, until `stop(visitor)` or the deadline; raises Cancelled or RequestError.
+
+        until: the deadline (time.monotonic) where this is a part of a longer request.
+        """
+        cancel = self._cancels[visitor] = threading.Event()
+        late = threading.Event()
+
+        def expire() -> None:
+            late.set()
+            cancel.set()
+
+        left = self.deadline if until is None else max(0.0, until - time.monotonic())
+        timer = threading.Timer(left, expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield from self._events(request, cancel)
+        except Cancelled as error:
+            if late.is_set():
+                raise RequestError(text.TOO_LONG.format(seconds=round(self.deadline))) from error
+            raise
+        except RequestError as error:
+            raise RequestError(self.offer.without_paths(str(error))) from error
+        finally:
+            timer.cancel()
+            if self._cancels.get(visitor) is cancel:
+                del self._cancels[visitor]
+
+    def _events(self, request: GenerateRequest, cancel: threading.Event) -> Iterator[Event]:
+        """The session's events, with the teacher's from the cache where there is one that was run before."""
+        known = self.cache.get(request) if self.cache and request.teacher else None
+        for event in self.session.generate(replace(request, teacher=False) if known else request, cancel):
+            if isinstance(event, Done) and known:
+                yield Decoded("teacher", known[0])
+                event = replace(event, request=request, teacher=known[0], teacher_cached=known[1])
+            elif isinstance(event, Done) and self.cache and event.teacher:
+                self.cache.put(event)
+            yield event
+
+    def stop(self, visitor: str) -> bool:
+        """Stop what a visitor has running; False when there is nothing."""
+        cancel = self._cancels.get(visitor)
+        if cancel is not None:
+            cancel.set()
+        return cancel is not None
+
+    def save(self, done: Done) -> Saved:
+        """Write pictures as PNG, clips as MP4, with the settings inside; removes what has become old."""
+        self.prune()
+        info = done.as_dict()
+        folder = self.folder / uuid.uuid4().hex
+        words = re.sub(r"[^a-z0-9]+", "-", done.request.prompt.lower()).strip("-")[:40] or "picture"
+        files = {}
+        for role, output in (("student", done.student), ("teacher", done.teacher)):
+            if output is not None:
+                stem = f"{words}-{done.request.seed}-{role}"
+                files[role] = save_output(output, folder, stem, {"role": role, **info})[0]
+        return Saved(info, files)
+
+    def find(self, id: str) -> Saved | None:
+        """What was saved under an id, if it is still there."""
+        return stored(self.folder / id) if re.fullmatch(r"[0-9a-f]{32}", id) else None
+
+    def prune(self) -> None:
+        """Remove what is older than KEEP, and the oldest while all together are larger than KEEP_BYTES."""
+        room, old = KEEP_BYTES, time.time() - KEEP
+        for folder in sorted(self.folder.glob("*"), key=modified, reverse=True):
+            room -= sum(size(file) for file in folder.glob("*"))
+            if modified(folder) < old or room < 0:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def modified(path: Path) -> float:
+    """When a file was last changed; 0 when another request removed it meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def size(path: Path) -> int:
+    """Bytes of a file; 0 when another request removed it meanwhile."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def stored(folder: Path) -> Saved | None:
+    """A finished request from a folder that the app or `python -m rmd generate --out` wrote, or None."""
+    found = {
+        role: next((p for kind in ("png", "mp4") for p in sorted(folder.glob(f"*{role}.{kind}"))), None)
+        for role in ("student", "teacher")
+    }
+    files = {role: path for role, path in found.items() if path is not None}
+    try:
+        return Saved(settings_in(files["student"]), files)
+    except (LookupError, RequestError):
+        return None
+
+
+def settings_in(path: Path) -> dict[str, Any]:
+    """What `save_output` put into a file; raises RequestError when there is nothing of the kind."""
+    try:
+        info = read_settings(path)
+    except RequestError as error:
+        raise RequestError(text.NO_SETTINGS) from error
+    if not isinstance(info.get("request"), dict):
+        raise RequestError(text.NO_SETTINGS)
+    return {**info, "request": completed(info["request"])}

@@ -1,0 +1,119 @@
+"""From the built page to a running server: limits, files, health, and what Gradio itself must not offer."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from rmd.serve.admission import RateLimit, Sentences, guard_queue
+from rmd.serve.runner import Runner
+from rmd.ui import style, wiring
+
+LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
+RATE = 20.0
+"""Pictures a minute for one client of a server that others can reach."""
+SWEEPING = 600.0
+"""Seconds between two looks for old files."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to serve. port: None for any that is free. rate_limit: pictures a minute for each client,
+    0 for no limit, None to choose by the address.
+
+    proxies: reverse proxies of ours in front (see `admission.client_of`).
+    """
+
+    host: str = "127.0.0.1"
+    port: int | None = 7860
+    share: bool = False
+    auth: tuple[str, str] | None = None
+    rate_limit: float | None = None
+    proxies: int = 0
+
+    @property
+    def allowance(self) -> float:
+        """Pictures a minute for each client; 0 where only this machine can ask, for nobody has to wait then."""
+        if self.rate_limit is not None:
+            return self.rate_limit
+        return 0.0 if self.host in LOCAL and not self.share else RATE
+
+
+def launch(page: gr.Blocks, runner: Runner, options: Options, **more: Any) -> Any:
+    """Serve the page until the process ends; what `gr.Blocks.launch` returns. more: further arguments for it."""
+    limit = RateLimit(options.allowance) if options.allowance else None
+    guard_queue(page, wiring.ACCELERATOR["concurrency_id"], limit, options.proxies)
+    return page.launch(
+        server_name=options.host,
+        server_port=options.port,
+        share=options.share,
+        auth=options.auth,
+        app_kwargs={
+            "routes": [Route("/health", health(page, runner))],
+            "lifespan": tidying(runner),
+            "middleware": [Middleware(Sentences)],
+        },
+        theme=style.theme(),
+        css=style.css(),
+        mcp_server=importlib.util.find_spec("mcp") is not None,  # `pip install "gradio[mcp]"` turns it on
+        enable_monitoring=False,
+        run_history=False,  # Gradio's own pages about past runs, for people signed in at its maker's
+        show_error=False,  # what the handlers refuse is shown all the same; this hides what was not meant for anyone
+        footer_links=["api"],
+        ssr_mode=False,
+        max_file_size="20mb",
+        state_session_capacity=200,
+        _frontend=False,  # asks for no check of Gradio's own that a busy machine fails within its three seconds
+        **more,
+    )
+
+
+def health(page: gr.Blocks, runner: Runner) -> Any:
+    """The handler of /health: alive, which model is in memory, how many wait. Takes no lock and loads nothing."""
+
+    async def answer(request: Request) -> JSONResponse:
+        queue = page._queue
+        resident = runner.session.pool.name
+        return JSONResponse(
+            {
+                "ok": not queue.stopped,
+                "model": runner.offer.name_of(resident) if resident else None,
+                "running": queue.get_active_worker_count(),
+                "queued": len(queue),
+            },
+            status_code=503 if queue.stopped else 200,
+            headers={"Cache-Control": "no-store"},
+        )
+
+    return answer
+
+
+def tidying(runner: Runner) -> Any:
+    """A lifespan that removes old files as long as the server runs, also when nobody asks for new ones."""
+
+    async def tidy() -> None:
+        while True:
+            await asyncio.to_thread(runner.prune)
+            await asyncio.sleep(SWEEPING)
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        task = asyncio.create_task(tidy())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    return lifespan

@@ -1,0 +1,202 @@
+"""Cascade plans: what is refused, where the steps are, and that information only grows on the way."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rmd.method.plan import (
+    MAX_STEPS,
+    CascadePlan,
+    Mapping,
+    Stage,
+    plan_from_dict,
+    ratio,
+    recommended_switch,
+    staged,
+    swd_preset,
+    two_stage,
+)
+from rmd.method.schedule import FlowSchedule, NoiseSchedule, scaled_linear
+
+SDXL = scaled_linear()
+LOW, HIGH = (16, 16), (32, 32)
+settings = st.integers(1, MAX_STEPS).flatmap(lambda k: st.tuples(st.just(k), st.integers(0, k)))
+
+
+def plan(steps: int, switch: int, schedule: NoiseSchedule = SDXL, mapping: Mapping = "logsnr") -> CascadePlan:
+    return two_stage(schedule, steps, switch, LOW, HIGH, eta=1.0, reinjection="band", mapping=mapping)
+
+
+@pytest.mark.parametrize(
+    ("steps", "switch", "message"),
+    [
+        (0, 0, "steps must lie between 1 and 8, not 0"),
+        (9, 0, "steps must lie between 1 and 8, not 9"),
+        (4, 5, r"switch must lie between 0 and steps \(4\), not 5"),
+        (4, -1, r"switch must lie between 0 and steps \(4\), not -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(steps: int, switch: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan(steps, switch)
+
+
+@pytest.mark.parametrize(
+    ("stages", "eta", "message"),
+    [
+        ((), 1, "at least one step"),
+        ((Stage(LOW, ()),), 1, "at least one step"),
+        ((Stage(LOW, (1.0,)),), 1.5, "eta must lie between 0 and 1, not 1.5"),
+        ((Stage(LOW, (1.0,)),), math.nan, "eta must lie between 0 and 1, not nan"),
+        ((Stage(LOW, (0.5, 0.5)),), 1, "times must fall"),
+        ((Stage(LOW, (0.5, 0.7)),), 1, "times must fall"),
+        ((Stage(LOW, (1.0, 0.0)),), 1, "times must fall"),
+        ((Stage(LOW, (1.2,)),), 1, "times must fall"),
+        ((Stage(HIGH, (1.0,)), Stage(LOW, (0.5,))), 1, "stages must grow"),
+        ((Stage(LOW, (1.0,)), Stage((4, 32, 32), (0.5,))), 1, "stages must grow"),
+    ],
+)
+def test_plans_that_make_no_sense_are_refused(stages: tuple[Stage, ...], eta: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CascadePlan(stages, eta, "band")
+
+
+def test_two_plus_two() -> None:
+    made = plan(4, 2)
+    low, high = made.stages
+    assert (low.size, high.size) == (LOW, HIGH)
+    assert [round(float(SDXL.timestep(t))) for t in high.times] == [499, 249]
+    assert low.times[0] == 1
+    # the second low step stands where a high-resolution step at index 749 would, seen from the low resolution
+    assert float(SDXL.timestep(SDXL.shifted(low.times[1], 2))) == pytest.approx(749, abs=1e-6)
+    assert (made.steps, made.switch, made.size) == (4, 2, HIGH)
+
+
+def test_switch_zero_is_one_resolution_on_the_uniform_grid() -> None:
+    (only,) = plan(4, 0).stages
+    assert only == Stage(HIGH, (1.0, 0.75, 0.5, 0.25))
+    assert plan(4, 0).switch == 0
+
+
+@pytest.mark.parametrize("steps", range(1, MAX_STEPS + 1))
+def test_switch_at_the_end_enlarges_the_clean_estimate(steps: int) -> None:
+    low, high = plan(steps, steps).stages
+    assert len(low.times) == steps
+    assert high == Stage(HIGH, ())
+    assert plan(steps, steps).switch == steps
+
+
+def test_single_steps() -> None:
+    assert plan(1, 0).stages == (Stage(HIGH, (1.0,)),)
+    assert plan(1, 1).stages == (Stage(LOW, (1.0,)), Stage(HIGH, ()))
+
+
+@given(settings)
+def test_step_counts_are_those_asked_for(chosen: tuple[int, int]) -> None:
+    steps, switch = chosen
+    made = plan(steps, switch)
+    assert (made.steps, made.switch, made.size) == (steps, switch, HIGH)
+    for stage in made.stages:
+        assert all(a > b for a, b in pairwise(stage.times))
+
+
+@given(
+    settings,
+    st.sampled_from([SDXL, FlowSchedule(), FlowSchedule(3.0)]),
+    st.sampled_from([(16, 16), (24, 24), (20, 16), (28, 30)]),
+)
+def test_information_grows_at_every_step_and_through_the_switch(
+    chosen: tuple[int, int], schedule: NoiseSchedule, low: tuple[int, int]
+) -> None:
+    """In terms of the high resolution: logSNR less 2·ln of the size ratio."""
+    made = two_stage(schedule, *chosen, low, HIGH, eta=1.0, reinjection="band")
+    levels = [
+        float(schedule.logsnr(t)) - 2 * math.log(ratio(stage.size, HIGH)) for stage in made.stages for t in stage.times
+    ]
+    assert all(a < b for a, b in pairwise(levels))
+    # and past the first step they are those of the uniform grid at the high resolution
+    grid = [float(schedule.logsnr(1 - i / chosen[0])) for i in range(chosen[0])]
+    assert levels[1:] == pytest.approx(grid[1:], abs=1e-6)
+
+
+def test_without_mapping_low_steps_stand_on_the_same_grid() -> None:
+    assert plan(4, 2, mapping="none").stages == (Stage(LOW, (1.0, 0.75)), Stage(HIGH, (0.5, 0.25)))
+
+
+def test_the_backbones_own_shift_as_mapping() -> None:
+    flow = FlowSchedule(3.0)
+    made = two_stage(flow, 4, 2, LOW, HIGH, eta=0, reinjection="fresh", mapping="shift", shift_ratio=5 / 3)
+    assert made.stages[0].times[1] == pytest.approx(float(flow.shifted(0.75, 3 / 5)))
+
+
+@pytest.mark.parametrize("switch", [1, 2, 4])
+def test_shift_needs_a_backbone_that_has_one(switch: int) -> None:
+    with pytest.raises(ValueError, match="mapping 'shift' needs a backbone with timestep shifts"):
+        plan(4, switch, mapping="shift")
+
+
+def test_times_must_match_the_steps() -> None:
+    with pytest.raises(ValueError, match="2 step sizes need as many times, not 1"):
+        staged(SDXL, [LOW, HIGH, HIGH], eta=0, reinjection="fresh", high_times=[1.0])
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "expected"),
+    [
+        ((16, 16), (32, 32), 2.0),
+        ((60, 104), (90, 160), math.sqrt(90 * 160 / (60 * 104))),
+        ((21, 60, 104), (21, 90, 160), math.sqrt(90 * 160 / (60 * 104))),
+    ],
+)
+def test_ratio_is_the_root_of_the_area_ratio(small: tuple[int, ...], large: tuple[int, ...], expected: float) -> None:
+    assert ratio(small, large) == pytest.approx(expected)
+
+
+@given(settings, st.sampled_from(["fresh", "mix", "band"]), st.floats(0, 1))
+def test_plans_survive_json(chosen: tuple[int, int], kind: str, eta: float) -> None:
+    made = two_stage(SDXL, *chosen, LOW, HIGH, eta=eta, reinjection=kind, upsampler="nearest")  # type: ignore[arg-type]
+    assert plan_from_dict(json.loads(json.dumps(made.as_dict()))) == made
+
+
+@pytest.mark.parametrize("high", [(128, 128), (21, 96, 160)], ids=["picture", "video"])
+def test_swd_preset(high: tuple[int, ...]) -> None:
+    made = swd_preset(FlowSchedule(), high)
+    scales = [(s.size[-2] / high[-2], s.size[-1] / high[-1]) for s in made.stages]
+    assert scales == [(0.5, 0.5), (0.625, 0.625), (0.75, 0.75), (1, 1)]
+    assert all(s.size[:-2] == high[:-2] for s in made.stages)
+    assert [t for s in made.stages for t in s.times] == pytest.approx([1.0, 0.8, 0.6, 0.4])
+    assert (made.eta, made.reinjection, made.mapping) == (0, "fresh", "none")
+
+
+def test_swd_preset_means_noise_levels_on_any_schedule() -> None:
+    times = [t for s in swd_preset(SDXL, (128, 128)).stages for t in s.times]
+    levels = [float(SDXL.sigma(t) / (SDXL.alpha(t) + SDXL.sigma(t))) for t in times]
+    assert levels[1:] == pytest.approx([0.8, 0.6, 0.4])
+
+
+@given(settings, st.floats(1e-3, 100))
+def test_the_recommended_switch_is_the_last_whose_noise_covers_the_detail(
+    given: tuple[int, int], detail: float
+) -> None:
+    steps = given[0]
+    best = recommended_switch(SDXL, steps, detail)
+    assert 0 <= best < steps
+
+    def covered(switch: int) -> bool:  # by the first step at full size of the plan itself
+        t = plan(steps, switch).stages[-1].times[0]
+        return float((SDXL.sigma(t) / SDXL.alpha(t)) ** 2) >= detail * (1 - 1e-9)
+
+    assert best == 0 or covered(best)
+    assert best + 1 >= steps or not covered(best + 1) or recommended_switch(SDXL, steps, detail * (1 + 1e-9)) == best
+
+
+def test_the_recommended_switch_at_known_noise_levels() -> None:
+    flow = FlowSchedule()  # (sigma/alpha)² at t = 3/4, 1/2, 1/4: 9, 1, 1/9
+    assert [recommended_switch(flow, 4, detail) for detail in (10, 8, 0.9, 0.1)] == [0, 1, 2, 3]
+    assert recommended_switch(flow, 1, 0.01) == 0

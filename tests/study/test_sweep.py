@@ -1,0 +1,153 @@
+"""Sweeps: which cells there are, isolation of failures, the cost estimate and the files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rmd.checks import Cancelled, RequestError
+from rmd.engine.events import Event
+from rmd.engine.files import save_output
+from rmd.engine.results import Done, Output, StageTiming, Timings
+from rmd.method.plan import two_stage
+from rmd.method.schedule import scaled_linear
+from rmd.request import GenerateRequest
+from rmd.study.sweep import (
+    Cell,
+    Pair,
+    Point,
+    contact_sheet,
+    csv_text,
+    estimate,
+    pairs,
+    points,
+    row,
+    stored_cell,
+    sweep,
+    write_results,
+)
+
+REQUEST = GenerateRequest(backbone="x", prompt="a fox", seed=5, teacher=True)
+SMALL, LARGE = (4, 4), (8, 8)
+
+
+def run(request: GenerateRequest) -> Iterator[Event]:
+    """A session whose low steps take 1 s, high steps 4 s, everything else 1 s; three steps fail."""
+    if request.steps == 3:
+        raise RequestError("Three steps are not possible.")
+    assert not request.teacher
+    plan = two_stage(
+        scaled_linear(), request.steps, request.switch, SMALL, LARGE, eta=request.eta, reinjection=request.reinjection
+    )
+    stages = tuple(
+        StageTiming(stage.size, len(stage.times), len(stage.times) * (1.0 if stage.size == SMALL else 4.0))
+        for stage in plan.stages
+        if stage.times
+    )
+    picture = Image.new("RGB", (64, 64), "red")
+    output = Output((picture,), Timings(0.5, stages, 0.25, 0.25, request.steps))
+    yield Done(request, plan, output, None, None, "cpu", "float32")
+
+
+def test_pairs_hold_every_switch_that_the_steps_allow() -> None:
+    assert pairs([2, 1, 2]) == [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
+
+
+def plain(wanted: list[Pair]) -> list[Point]:
+    return points(wanted, ["band"], [1.0])
+
+
+def test_only_cells_that_differ_are_made() -> None:
+    kinds, etas = ("band", "mix", "fresh"), (0.0, 1.0)
+    # one step: nothing is enlarged before a step and no noise is added after the first
+    assert points([(1, 0), (1, 1)], kinds, etas) == [Point(1, 0, "band", 0.0), Point(1, 1, "band", 0.0)]
+    # all at one size: only the noise between the steps differs
+    assert points([(2, 0)], kinds, etas) == [Point(2, 0, "band", 0.0), Point(2, 0, "band", 1.0)]
+    # one step of each size with fresh noise: η keeps nothing
+    assert Point(2, 1, "fresh", 1.0) not in points([(2, 1)], kinds, etas)
+    assert len(points([(2, 1)], kinds, etas)) == 5
+    assert len(points([(4, 2)], kinds, etas)) == 6
+
+
+def test_a_failing_cell_does_not_stop_the_others() -> None:
+    wanted = plain([(2, 1), (3, 1), (4, 4)])
+    cells = list(sweep(run, REQUEST, wanted))
+    assert [cell.point for cell in cells] == wanted
+    assert [cell.error for cell in cells] == ["", "Three steps are not possible.", ""]
+
+
+def test_stopping_passes_through() -> None:
+    def stopped(request: GenerateRequest) -> Iterator[Event]:
+        raise Cancelled
+        yield
+
+    with pytest.raises(Cancelled):
+        list(sweep(stopped, REQUEST, plain([(1, 0), (1, 1)])))
+
+
+@pytest.mark.parametrize("measured", [(2, 1), (2, 0), (2, 2)], ids=["both sizes", "high only", "low only"])
+def test_the_estimate_is_what_the_cells_take(measured: tuple[int, int]) -> None:
+    first = next(sweep(run, REQUEST, plain([measured])))
+    assert first.done is not None
+    wanted = plain([(2, 0), (2, 1), (4, 3)])
+    actual = sum(c.done.student.timings.end_to_end for c in sweep(run, REQUEST, wanted) if c.done)
+    assert estimate(wanted, first.done.result, area=4) == pytest.approx(actual)
+
+
+def test_the_csv_has_a_line_per_cell() -> None:
+    rows = list(csv.DictReader(io.StringIO(csv_text(list(sweep(run, REQUEST, plain([(2, 1), (3, 1)])))))))
+    assert rows[0]["low"] == "1.0"
+    assert rows[0]["high"] == "4.0"
+    assert rows[0]["end_to_end"] == "6.0"
+    assert rows[1]["error"] == "Three steps are not possible."
+
+
+def test_the_contact_sheet_has_a_row_per_steps_and_a_column_per_switch() -> None:
+    sheet = contact_sheet(list(sweep(run, REQUEST, plain(pairs([1, 2, 3])))), side=64)
+    assert sheet.size == (4 * 74 + 10, 3 * 100 + 10)
+
+
+def test_other_kinds_of_noise_have_rows_of_their_own() -> None:
+    cells = list(sweep(run, REQUEST, points([(2, 1)], ["band", "mix"], [0.0, 1.0])))
+    assert contact_sheet(cells, side=64).size == (2 * 74 + 10, 4 * 118 + 10)
+    rows = list(csv.DictReader(io.StringIO(csv_text(cells))))
+    assert [(row["reinjection"], row["eta"]) for row in rows[:2]] == [("band", "0.0"), ("band", "1.0")]
+
+
+@pytest.mark.parametrize("frames", [1, 3], ids=["picture", "clip"])
+def test_a_cell_with_the_same_settings_is_stored_cell(tmp_path: Path, frames: int) -> None:
+    point = plain([(2, 1)])[0]
+    done = next(sweep(run, REQUEST, [point])).done
+    assert done is not None
+    output = replace(done.student, frames=done.student.frames * frames)
+    path = save_output(output, tmp_path, point.name, {"role": "student", **done.result.as_dict()})[0]
+    found = stored_cell(tmp_path, REQUEST, point)
+    assert found is not None
+    assert found[1] == path
+    assert found[0].result is not None
+    assert found[0].result.timings == done.result.timings
+    assert found[0].image is not None
+    assert found[0].image.size == (64, 64)
+    assert row(found[0]) == row(Cell(point, done.result))
+    assert stored_cell(tmp_path, replace(REQUEST, seed=6), point) is None
+    assert stored_cell(tmp_path, REQUEST, plain([(2, 0)])[0]) is None
+    path.write_bytes(path.read_bytes()[:40])
+    assert stored_cell(tmp_path, REQUEST, point) is None
+
+
+def test_the_files_hold_everything(tmp_path: Path) -> None:
+    wanted = plain(pairs([1]))
+    cells = list(sweep(run, REQUEST, wanted))
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(picture)
+    files = write_results(cells, dict.fromkeys(wanted, picture), tmp_path / "out")
+    assert [file.name for file in files] == ["sweep.png", "sweep.csv", "sweep.zip"]
+    names = zipfile.ZipFile(files[2]).namelist()
+    assert names == ["sweep.png", "sweep.csv", "steps-1-low-0-band-eta-1.png", "steps-1-low-1-band-eta-1.png"]
