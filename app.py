@@ -13,6 +13,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 if os.environ.get("SPACES_ZERO_GPU"):  # a ZeroGPU Space has this package, which must come before torch
     import spaces  # type: ignore[import-not-found]
 
+import gradio as gr
 import torch
 from gradio.utils import get_upload_folder
 
@@ -23,7 +24,7 @@ from rmd.engine.session import Session
 from rmd.engine.teacher_cache import TeacherCache
 from rmd.serve.runner import DEADLINE, Offer, Runner
 from rmd.serve.server import RATE, Options, launch
-from rmd.ui import layout
+from rmd.ui import layout, style
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -96,7 +97,7 @@ def session_for(offer: Offer) -> Session:
     """The engine; on ZeroGPU with the default backbone loaded, for its weights are handed over when the app starts."""
     if not zero.present():
         return Session()
-    session = zero.LentSession(spaces.GPU, ModelPool(torch.device("cuda"), warm=False))
+    session = zero.LentSession(spaces.GPU, gr.Error, ModelPool(torch.device("cuda"), warm=False))
     if offer.default is not None:
         session.pool.acquire(offer.outline(offer.default).entry.id, None)
     return session
@@ -116,7 +117,8 @@ def main() -> None:
         raise SystemExit(str(error)) from error
     name, _, password = (args.auth or "").partition(":")
     auth = (name, password) if args.auth else None
-    launch(page, runner, Options(args.host, args.port, args.share, auth, args.rate_limit, args.proxies))
+    options = Options(args.host, args.port, args.share, auth, args.rate_limit, args.proxies)
+    launch(page, runner, options, **style.look())
 
 
 if __name__ == "__main__":

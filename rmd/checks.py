@@ -17,7 +17,7 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number in [low, high]. at_most: the setting that bounds it further, for texts."""
+    """A whole number in [low, high]. at_most: an earlier setting of the request that bounds it further."""
 
     low: int
     high: int

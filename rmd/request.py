@@ -8,10 +8,10 @@ made from `SETTINGS`, so a new setting is one row here and the code that obeys i
 from __future__ import annotations
 
 import secrets
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from rmd.checks import Choice, Kind, Real, RequestError, Text, Truth, Whole, whole
+from rmd.checks import Choice, Kind, Real, RequestError, Text, Truth, Whole
 from rmd.method.plan import MAX_STEPS, Mapping, Reinjection, Upsampler
 
 PROMPT_LENGTH = 1000
@@ -164,10 +164,12 @@ def make_request(values: dict[str, Any]) -> GenerateRequest:
         value = values.get(name)
         if value is None:
             value = secrets.randbelow(SEED_LIMIT) if name == "seed" else setting.default
+        kind = setting.kind
+        if isinstance(kind, Whole) and kind.at_most:
+            kind = replace(kind, high=checked[kind.at_most])
         if value is not None:
-            value = setting.kind.check(name, "" if value is ... else value)
+            value = kind.check(name, "" if value is ... else value)
         checked[name] = value
-    checked["switch"] = whole("switch", checked["switch"], 0, checked["steps"])
     return GenerateRequest(**checked)
 
 

@@ -17,7 +17,7 @@ import pytest
 from rmd.engine.session import Session
 from rmd.serve.runner import Offer, Runner
 from rmd.serve.server import Options, launch
-from rmd.ui import layout
+from rmd.ui import layout, style
 
 
 class SlowSession(Session):
@@ -78,7 +78,7 @@ def serving(
         runner = Runner(session or Session(), Offer([tiny]), folder / "rmd", deadline)
         page = layout.build(runner)
         chosen = replace(Options(port=None), **options)
-        _, url, _ = launch(page, runner, chosen, prevent_thread_lock=True, quiet=True)
+        _, url, _ = launch(page, runner, chosen, prevent_thread_lock=True, quiet=True, **style.look())
         try:
             yield Server(url.rstrip("/"), page, runner)
         finally:

@@ -122,3 +122,9 @@ def unknown_words(spec: BackboneSpec, prompt: str) -> list[str]:
     known = {word for phrase in phrases for word in phrase.lower().split()}
     words = "".join(c if c.isalnum() else " " for c in prompt.lower()).split()
     return list(dict.fromkeys(word for word in words if word not in known))
+
+
+def with_article(noun: str) -> str:
+    """ "a fox", "an apple", "a unicorn": by the sound of the word's beginning."""
+    vowel = noun[:1].lower() in "aeiou" and not noun.lower().startswith(("uni", "use", "eu"))
+    return f"{'an' if vowel else 'a'} {noun}"

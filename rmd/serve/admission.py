@@ -18,7 +18,6 @@ from typing import Any
 
 import gradio as gr
 from fastapi import Request
-from gradio.context import LocalContext
 from gradio.queueing import Event, Queue
 from gradio.route_utils import FnIndexInferError
 from gradio.server_messages import ProcessCompletedMessage
@@ -26,10 +25,12 @@ from gradio.utils import error_payload
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rmd.ui import text
+from rmd.serve import sentences
 
 log = logging.getLogger("rmd.ui")
 
+ACCELERATOR: dict[str, Any] = {"concurrency_id": "accelerator", "concurrency_limit": 1}
+"""One picture at a time, whoever asks: page, live mode, sweep and API share the queue."""
 BURST = 10.0
 """Pictures a client may ask for at once."""
 COSTS = {"live": 0.1, "start": 4.0}
@@ -93,7 +94,7 @@ def guard_queue(page: gr.Blocks, group: str, limit: RateLimit | None, proxies: i
     def sent(event: Event, event_message: Any) -> None:
         failed = isinstance(event_message, ProcessCompletedMessage) and not event_message.success
         if failed and not event_message.output.get("error"):  # what was raised is in the log and not for the outside
-            event_message.output = error_payload(gr.Error(text.NOT_UNDERSTOOD, title=text.FAILED), False)
+            event_message.output = error_payload(gr.Error(sentences.NOT_UNDERSTOOD, title=sentences.FAILED), False)
         send(event, event_message)
 
     page._queue.send_message = sent
@@ -105,10 +106,10 @@ def guard_queue(page: gr.Blocks, group: str, limit: RateLimit | None, proxies: i
         fn = page.fns.get(body.fn_index)
         refusal = ""
         if fn is not None and len(body.data) < len(fn.inputs):
-            refusal = text.TOO_FEW.format(name=fn.api_name, needed=len(fn.inputs), given=len(body.data))
+            refusal = sentences.TOO_FEW.format(name=fn.api_name, needed=len(fn.inputs), given=len(body.data))
         elif fn is not None and fn.concurrency_id == group and limit is not None:
             seconds = limit.wait(client_of(request, proxies), COSTS.get(str(fn.name), 1.0))
-            refusal = text.TOO_MANY.format(seconds=math.ceil(seconds)) if seconds else ""
+            refusal = sentences.TOO_MANY.format(seconds=math.ceil(seconds)) if seconds else ""
         if fn is None or not refusal:
             return await push(body=body, request=request, username=username)
         return True, answer(page._queue, Event(body.session_hash, fn, request, username), refusal), "success"
@@ -125,7 +126,7 @@ def answer(queue: Queue, event: Event, refusal: str) -> str:
     if event.session_hash not in queue.pending_messages_per_session:
         queue.pending_messages_per_session[event.session_hash] = asyncio.Queue()
     queue.pending_event_ids_session.setdefault(event.session_hash, set()).add(event._id)
-    error = gr.Error(refusal, title=text.FAILED, print_exception=False)
+    error = gr.Error(refusal, title=sentences.FAILED, print_exception=False)
     queue.send_message(event, ProcessCompletedMessage(output=error_payload(error, False), success=False))
     return event._id
 
@@ -154,7 +155,7 @@ class Sentences:
                 log.info("a request was not understood: %r", error)
             else:
                 log.error("a request failed", exc_info=error)
-            words, status = (text.NOT_UNDERSTOOD, 400) if asked else (text.UNEXPECTED, 500)
+            words, status = (sentences.NOT_UNDERSTOOD, 400) if asked else (sentences.UNEXPECTED, 500)
             await JSONResponse({"detail": words}, status_code=status)(scope, receive, send)
 
 

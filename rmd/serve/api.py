@@ -1,60 +1,80 @@
-"""The documented endpoint `/generate`.
+"""The documented endpoint `/generate`, its signature and documentation made from the settings table."""
 
-Gradio reads the annotations of the return value as they stand, so this module does without postponed ones.
-"""
+from __future__ import annotations
 
+import inspect
 import secrets
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
 from gradio.data_classes import FileData
 
-from rmd.checks import Cancelled
-from rmd.engine.results import Done
+from rmd.checks import Cancelled, Real, Text, Truth, Whole
+from rmd.engine.results import ROLES, Done
+from rmd.request import Setting, offered
 from rmd.serve.admission import listening
 from rmd.serve.guard import sentence
-from rmd.serve.runner import Runner
-from rmd.ui import text, views
-from rmd.ui.handlers import FIELDS
+from rmd.serve.runner import Runner, file_of
+
+ABOUT = """Draw a picture with the few-step student and, for comparison, with the teacher.
+
+Settings left out take the model's defaults; a missing seed is drawn at random. Bad values are answered with one
+sentence.
+
+Args:
+{arguments}
+
+Returns:
+    The student's file (PNG, or MP4 for a clip), the teacher's or null, and everything measured: request, plan,
+    timings, speed-up.
+"""
+RETURNS = tuple[FileData, FileData | None, dict[str, Any]]
 
 
-class Api:
-    """The documented endpoint."""
+def endpoint(runner: Runner) -> Callable[..., Any]:
+    """The function that Gradio serves as `/generate`; its parameters are the settings that are offered."""
 
-    def __init__(self, runner: Runner):
-        self.runner = runner
-
-    def generate(
-        self,
-        prompt: str,
-        backbone: str | None = None,
-        steps: int | None = None,
-        switch: int | None = None,
-        seed: int | None = None,
-        teacher: bool = True,
-        teacher_steps: int | None = None,
-        guidance: float | None = None,
-        negative: str = "",
-        reinjection: str | None = None,
-        eta: float | None = None,
-        mapping: str | None = None,
-        upsampler: str | None = None,
-        decoder: str | None = None,
-    ) -> tuple[FileData, FileData | None, dict[str, Any]]:
-        values = {name: value for name, value in locals().items() if name in FIELDS}
+    def generate(*given: Any, **named: Any) -> Any:
+        bound = signature.bind(*given, **named)
         try:
-            checked = self.runner.request(values)
+            checked = runner.request(dict(bound.arguments))
             done, present = None, listening()
-            with closing(self.runner.run(checked, secrets.token_hex(8))) as events:
+            with closing(runner.run(checked, secrets.token_hex(8))) as events:
                 for event in events:
                     if not present():
                         raise Cancelled("Nobody waits for this picture any more.")
                     done = event if isinstance(event, Done) else done
             assert done is not None
-            saved = self.runner.save(done)
+            saved = runner.save(done)
         except Exception as error:
             raise sentence(error, html=False) from None
-        files = [views.file_of(saved.files[role]) if role in saved.files else None for role in ("student", "teacher")]
-        return files[0], files[1], saved.info  # type: ignore[return-value]
+        files = [file_of(saved.files[role]) if role in saved.files else None for role in ROLES]
+        return files[0], files[1], saved.result.as_dict()
 
-    generate.__doc__ = text.API
+    settings = offered()
+    signature = inspect.Signature([parameter(setting) for setting in settings], return_annotation=RETURNS)
+    generate.__signature__ = signature  # type: ignore[attr-defined]
+    generate.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()} | {"return": RETURNS}
+    generate.__doc__ = ABOUT.format(arguments="\n".join(f"    {s.name}: {documented(s)}" for s in settings))
+    return generate
+
+
+def parameter(setting: Setting) -> inspect.Parameter:
+    """A setting as a parameter: what may be left out has None, or what None would mean where that is plain."""
+    kind, plain = setting.kind, setting.default
+    base: Any = {Whole: int, Real: float, Truth: bool}.get(type(kind), str)
+    given = setting.name == "prompt"
+    certain = isinstance(kind, Truth) or (isinstance(kind, Text) and kind.empty)
+    default = inspect.Parameter.empty if given else plain if certain else None
+    annotation = base if given or certain else base | None
+    place = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Parameter(setting.name, place, default=default, annotation=annotation)
+
+
+def documented(setting: Setting) -> str:
+    """What a setting does, with its range, as a sentence."""
+    words = setting.text if isinstance(setting.kind, Whole | Real | Truth) else f"{setting.help}: {setting.kind.words}"
+    if setting.name == "backbone":
+        words = "one of the names in the Models tab; the first usable one if left out"
+    return f"{words[:1].upper()}{words[1:]}."

@@ -12,21 +12,21 @@ from typing import Any
 import gradio as gr
 
 from rmd.checks import Cancelled, RequestError
-from rmd.ui import text
+from rmd.serve import sentences
 
 log = logging.getLogger("rmd.ui")
 
 
 def sentence(error: Exception, html: bool) -> gr.Error:
-    """The error a visitor sees. html: the page renders messages as HTML, the API gives them as text."""
+    """The error a visitor sees. html: the page renders messages as HTML, the API gives them as sentences."""
     if isinstance(error, Cancelled):
-        message = text.STOPPED
+        message = sentences.STOPPED
     elif isinstance(error, RequestError):
         message = str(error)
     else:
         log.error("a handler failed", exc_info=error)
-        message = text.UNEXPECTED
-    title = "Stopped" if isinstance(error, Cancelled) else text.FAILED
+        message = sentences.UNEXPECTED
+    title = "Stopped" if isinstance(error, Cancelled) else sentences.FAILED
     return gr.Error(escape(message) if html else message, title=title, print_exception=False)
 
 

@@ -19,12 +19,12 @@ from rmd.checks import Cancelled, RequestError
 from rmd.engine.events import Decoded, Event
 from rmd.engine.files import read_settings, save_output
 from rmd.engine.plans import plan_for
-from rmd.engine.results import Done
+from rmd.engine.results import Done, Result
 from rmd.engine.session import Session
 from rmd.engine.teacher_cache import TeacherCache
 from rmd.method.plan import CascadePlan
 from rmd.request import GenerateRequest, completed
-from rmd.ui import text
+from rmd.serve import sentences
 
 DEADLINE = 600.0
 """Seconds a request may take once it has begun."""
@@ -36,10 +36,17 @@ KEEP_BYTES = 2_000_000_000
 
 @dataclass(frozen=True, eq=False)  # compared by identity: Gradio hashes what it keeps
 class Saved:
-    """A finished request: everything measured (`Done.as_dict()`) and the PNG or MP4 files by role."""
+    """A finished request: everything measured and the PNG or MP4 files by role.
 
-    info: dict[str, Any]
+    A student alone may stand beside the teacher of another request (see `with_teacher_of`): `teacher_earlier` says that
+    the teacher's time is from there. Where only its picture is, the result has no teacher.
+    """
+
+    result: Result
     files: dict[str, Path]
+    stored: bool = False
+    """Whether it is one of the stored examples, measured on some other machine."""
+    teacher_earlier: bool = False
 
     @property
     def id(self) -> str:
@@ -114,7 +121,7 @@ class Runner:
         """A checked request from plain values; what is None takes the backbone's defaults."""
         name = values.get("backbone") or self.offer.default
         if name is None:
-            raise RequestError(text.NO_MODEL)
+            raise RequestError(sentences.NO_MODEL)
         outline = self.offer.outline(name)
         return outline.request({**values, "backbone": outline.entry.id})
 
@@ -143,7 +150,7 @@ class Runner:
             yield from self._events(request, cancel)
         except Cancelled as error:
             if late.is_set():
-                raise RequestError(text.TOO_LONG.format(seconds=round(self.deadline))) from error
+                raise RequestError(sentences.TOO_LONG.format(seconds=round(self.deadline))) from error
             raise
         except RequestError as error:
             raise RequestError(self.offer.without_paths(str(error))) from error
@@ -173,15 +180,14 @@ class Runner:
     def save(self, done: Done) -> Saved:
         """Write pictures as PNG, clips as MP4, with the settings inside; removes what has become old."""
         self.prune()
-        info = done.as_dict()
+        result = done.result
         folder = self.folder / uuid.uuid4().hex
         words = re.sub(r"[^a-z0-9]+", "-", done.request.prompt.lower()).strip("-")[:40] or "picture"
         files = {}
-        for role, output in (("student", done.student), ("teacher", done.teacher)):
-            if output is not None:
-                stem = f"{words}-{done.request.seed}-{role}"
-                files[role] = save_output(output, folder, stem, {"role": role, **info})[0]
-        return Saved(info, files)
+        for role, output in done.outputs.items():
+            stem = f"{words}-{done.request.seed}-{role}"
+            files[role] = save_output(output, folder, stem, {"role": role, **result.as_dict()})[0]
+        return Saved(result, files)
 
     def find(self, id: str) -> Saved | None:
         """What was saved under an id, if it is still there."""
@@ -220,7 +226,7 @@ def stored(folder: Path) -> Saved | None:
     }
     files = {role: path for role, path in found.items() if path is not None}
     try:
-        return Saved(settings_in(files["student"]), files)
+        return Saved(Result.from_dict(settings_in(files["student"])), files)
     except (LookupError, RequestError):
         return None
 
@@ -230,7 +236,12 @@ def settings_in(path: Path) -> dict[str, Any]:
     try:
         info = read_settings(path)
     except RequestError as error:
-        raise RequestError(text.NO_SETTINGS) from error
+        raise RequestError(sentences.NO_SETTINGS) from error
     if not isinstance(info.get("request"), dict):
-        raise RequestError(text.NO_SETTINGS)
+        raise RequestError(sentences.NO_SETTINGS)
     return {**info, "request": completed(info["request"])}
+
+
+def file_of(path: Path) -> dict[str, Any]:
+    """A file as Gradio serves it, settings inside the PNG untouched."""
+    return {"path": str(path), "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}

@@ -15,9 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from rmd.serve.admission import RateLimit, Sentences, guard_queue
+from rmd.serve.admission import ACCELERATOR, RateLimit, Sentences, guard_queue
 from rmd.serve.runner import Runner
-from rmd.ui import style, wiring
 
 LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
 RATE = 20.0
@@ -50,9 +49,9 @@ class Options:
 
 
 def launch(page: gr.Blocks, runner: Runner, options: Options, **more: Any) -> Any:
-    """Serve the page until the process ends; what `gr.Blocks.launch` returns. more: further arguments for it."""
+    """Serve the page until the process ends; what `gr.Blocks.launch` returns. more: its looks and whatever else."""
     limit = RateLimit(options.allowance) if options.allowance else None
-    guard_queue(page, wiring.ACCELERATOR["concurrency_id"], limit, options.proxies)
+    guard_queue(page, ACCELERATOR["concurrency_id"], limit, options.proxies)
     return page.launch(
         server_name=options.host,
         server_port=options.port,
@@ -63,8 +62,6 @@ def launch(page: gr.Blocks, runner: Runner, options: Options, **more: Any) -> An
             "lifespan": tidying(runner),
             "middleware": [Middleware(Sentences)],
         },
-        theme=style.theme(),
-        css=style.css(),
         mcp_server=importlib.util.find_spec("mcp") is not None,  # `pip install "gradio[mcp]"` turns it on
         enable_monitoring=False,
         run_history=False,  # Gradio's own pages about past runs, for people signed in at its maker's

@@ -35,7 +35,7 @@ FAKE_ONLY = 20  # iterations in which fake_score catches up before it guides
 
 
 class Captions(Protocol):
-    """Where prompts come from: the module that makes a backbone's training data (rmd.train.emoji, …video.clips)."""
+    """Where prompts come from: the module of a backbone's world (rmd.worlds.emoji, rmd.worlds.clips)."""
 
     @staticmethod
     def captions_of(latents: dict[str, Tensor], pick: Tensor, generator: torch.Generator) -> list[str]: ...

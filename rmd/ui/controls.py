@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import gradio as gr
 
+from rmd.backbones.cards import with_article
 from rmd.backbones.outline import Outline
 from rmd.method.plan import MAX_STEPS, Mapping
 from rmd.request import GUIDANCE, PROMPT_LENGTH, TEACHER_STEPS
@@ -41,7 +42,7 @@ def rail(names: list[tuple[str, str]], outline: Outline | None, prompt: str | No
     known = outline.spec.known_words if outline else ()
     colours = outline.spec.colours if outline else ()
     if prompt is None and known:
-        prompt = f"{views.article(known[0])} on a {(colours or ('white',))[0]} background"
+        prompt = f"{with_article(known[0])} on a {(colours or ('white',))[0]} background"
     c: dict[str, Any] = {}
     with gr.Column(elem_id="rail"):
         with gr.Column(elem_id="model"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import asdict, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ THUMBNAIL = 96
 def load(offer: Offer, folder: Path = FOLDER) -> list[Saved]:
     """The stored results of backbones that are offered here, by folder name."""
     found = [saved for place in sorted(folder.glob("*")) if (saved := stored(place))]
-    known = [saved for saved in found if offer.name_of(str(saved.info["request"].get("backbone")))]
-    return [Saved({**saved.info, "stored": True}, saved.files) for saved in known]
+    known = [saved for saved in found if offer.name_of(saved.result.request.backbone)]
+    return [replace(saved, stored=True) for saved in known]
 
 
 class Examples:
@@ -36,10 +37,10 @@ class Examples:
 
     def label(self, saved: Saved) -> str:
         """That it is stored, of which model, and what made it."""
-        name = self.offer.name_of(saved.info["request"]["backbone"])
+        name = self.offer.name_of(saved.result.request.backbone)
         with contextlib.suppress(RequestError):  # the model may be unusable here, its stored pictures are not
             name = self.offer.outline(name).spec.name
-        return text.STORED.format(name=name, hardware=saved.info.get("hardware", saved.info["device"]))
+        return text.STORED.format(name=name, hardware=saved.result.hardware)
 
     def picked(self, event: gr.EventData) -> list[Any]:
         """A clicked example: (*shown, status, *controls, randomise); the settings follow where they can be used."""
@@ -47,10 +48,10 @@ class Examples:
             saved = self.all[int(event._data["index"])]
         except (LookupError, TypeError, ValueError) as error:
             raise RequestError("This example does not exist.") from error
-        request = saved.info["request"]
+        request = saved.result.request
         try:
-            name = self.offer.name_of(request["backbone"])
-            controls = self.sharing.controls(self.sharing.runner.request({**request, "backbone": name}))
+            name = self.offer.name_of(request.backbone)
+            controls = self.sharing.controls(self.sharing.runner.request({**asdict(request), "backbone": name}))
         except RequestError:
             controls = [gr.skip()] * (len(FIELDS) + 1)
         return [*shown(saved), views.status(self.label(saved)), *controls]
@@ -65,9 +66,9 @@ class Examples:
     def _button(self, index: int, saved: Saved) -> str:
         small = first_frame(saved.files["student"])
         small.thumbnail((THUMBNAIL, THUMBNAIL))
-        request = saved.info["request"]
-        prompt = escape(request["prompt"])
-        plan = f"{request['steps']} steps, {request['switch']} low"
+        request = saved.result.request
+        prompt = escape(request.prompt)
+        plan = f"{request.steps} steps, {request.switch} low"
         source = views.inline(small, "webp")
         return (
             f'<button type="button" data-index="{index}" title="{prompt}"><img src="{source}" alt="">'

@@ -11,17 +11,15 @@ from rmd.backbones.outline import Outline
 from rmd.checks import Cancelled, RequestError
 from rmd.engine.results import Done
 from rmd.method.plan import MAX_STEPS
-from rmd.request import GenerateRequest
+from rmd.request import SETTINGS, offered
+from rmd.serve import sentences
 from rmd.serve.guard import sentence
 from rmd.serve.runner import Runner, Saved
 from rmd.ui import text, views
 from rmd.ui.plots import schedule_svg
 from rmd.ui.stage import Stage, complete, with_teacher_of
 
-FIELDS: tuple[str, ...] = (
-    "backbone", "prompt", "negative", "steps", "switch", "seed", "teacher", "teacher_steps", "guidance",
-    "reinjection", "eta", "mapping", "upsampler", "decoder",
-)  # fmt: skip
+FIELDS: tuple[str, ...] = tuple(setting.name for setting in offered())
 """The settings on the page, in the order in which handlers receive them."""
 
 
@@ -52,7 +50,7 @@ class Handlers:
         except Exception as error:
             still = {**stage.value, "busy": False} if stage else gr.skip()
             stopped = isinstance(error, Cancelled)
-            words = views.status(text.STOPPED if stopped else "")
+            words = views.status(sentences.STOPPED if stopped else "")
             yield still, *shown(None)[1:], words, gr.skip()
             if not stopped:
                 raise sentence(error, html=True) from None
@@ -75,7 +73,7 @@ class Handlers:
     def stop(self, request: gr.Request, compare: dict[str, Any]) -> tuple[Any, ...]:
         """Returns (compare, status). Gradio cancels the event itself; the session stops at its next check."""
         self.runner.stop(visitor_of(request))
-        return {**(compare or {}), "busy": False}, views.status(text.STOPPED)
+        return {**(compare or {}), "busy": False}, views.status(sentences.STOPPED)
 
     def leave(self, request: gr.Request) -> None:
         """The tab was closed: nobody waits for the result any more."""
@@ -130,12 +128,12 @@ def shown(saved: Saved | None) -> list[Any]:
     if saved is None:
         return [gr.skip()] * 7
     files = [download(saved, role) for role in ("student", "teacher")]
-    return [complete(saved), views.speed(saved.info), views.bars(saved.info), views.table(saved.info), *files, saved]
+    return [complete(saved), views.speed(saved), views.bars(saved), views.table(saved), *files, saved]
 
 
 def start_values(outline: Outline | None) -> dict[str, Any]:
     """What the controls show at first for a backbone, and whether it has a tiny decoder here."""
-    values = {name: getattr(GenerateRequest, name) for name in FIELDS[3:] if name != "seed"}
+    values = {name: SETTINGS[name].default for name in FIELDS if SETTINGS[name].default is not ... and name != "seed"}
     tiny = outline is not None and outline.tiny_decoder
     return {**values, **(outline.defaults() if outline else {}), "tiny_decoder": tiny}
 

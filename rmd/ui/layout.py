@@ -7,7 +7,9 @@ from typing import Any
 import gradio as gr
 
 from rmd.method.plan import MAX_STEPS
-from rmd.serve.api import Api
+from rmd.serve import sentences
+from rmd.serve.admission import ACCELERATOR
+from rmd.serve.api import endpoint
 from rmd.serve.runner import KEEP, Runner, Saved
 from rmd.ui import controls, examples, sharing, text, views, wiring
 from rmd.ui.examples import Examples
@@ -32,19 +34,17 @@ def build(runner: Runner) -> gr.Blocks:
         act, share, sweeps = Handlers(runner), Sharing(runner), Sweeps(runner)
         strip = Examples(share, offer, ready)
         # first, so that the name is free
-        gr.api(Api(runner).generate, api_name="generate", **wiring.ACCELERATOR)
+        gr.api(endpoint(runner), api_name="generate", **ACCELERATOR)
         views.block(views.head(), "head-row")
         if outline is None:
-            views.block(f'<div class="note warn">{text.NO_MODEL}</div>', "no-model")
+            views.block(f'<div class="note warn">{sentences.NO_MODEL}</div>', "no-model")
         last = gr.State(example)
         # A fixed secret, so that the history outlives the server; it stays in the visitor's browser anyway.
         history = gr.BrowserState([], storage_key="rmd-history", secret="rmd")
         with gr.Row(elem_id="shell"):
             names = [(offer.outline(name).spec.name, name) for name in offer.usable]
-            own = (
-                outline is not None and example is not None and example.info["request"]["backbone"] == outline.entry.id
-            )
-            rail = controls.rail(names, outline, example.info["request"]["prompt"] if own and example else None)
+            own = outline is not None and example is not None and example.result.request.backbone == outline.entry.id
+            rail = controls.rail(names, outline, example.result.request.prompt if own and example else None)
             settings = {name: component.value for name, component in rail.settings.items()}
             with gr.Column(elem_id="stage"), gr.Tabs() as tabs:
                 with gr.Tab("Compare", id="compare"):
@@ -75,13 +75,12 @@ def compare_tab(act: Handlers, strip: Examples, settings: dict[str, Any]) -> dic
     """The comparison, its verdict and its figures; returns the components by name."""
     view: dict[str, Any] = {}
     example: Saved | None = strip.all[0] if strip.all else None
-    info = example.info if example else None
     words = strip.label(example) if example else text.IDLE
     with gr.Row(elem_id="duo"):
         with gr.Column(elem_id="pictures"):
             view["compare"] = views.compare(complete(example) if example else None)
         with gr.Column(elem_id="verdict"):
-            view["speed"] = views.block(views.speed(info), "speed")
+            view["speed"] = views.block(views.speed(example), "speed")
             view["status"] = views.block(views.status(words), "status")
             for role in ("student", "teacher"):
                 path = str(example.files[role]) if example and role in example.files else None
@@ -90,9 +89,9 @@ def compare_tab(act: Handlers, strip: Examples, settings: dict[str, Any]) -> dic
     view["examples"] = views.buttons(strip.strip(), "examples")
     with gr.Row(elem_id="figures"):
         view["schedule"] = views.buttons(act.schedule(settings), "schedule")
-        view["bars"] = views.block(views.bars(info), "bars")
+        view["bars"] = views.block(views.bars(example), "bars")
     with gr.Accordion("All timings", open=False):
-        view["table"] = views.block(views.table(info), "table")
+        view["table"] = views.block(views.table(example), "table")
     with gr.Accordion(text.SHARE, open=False):
         view["link"] = gr.Textbox(label=text.LINK, interactive=False, buttons=["copy"], elem_id="link")
         view["load"] = gr.UploadButton(text.LOAD, file_types=[".png", ".mp4"], size="sm", elem_id="load")

@@ -8,7 +8,8 @@ from typing import Any
 import gradio as gr
 
 from rmd.checks import RequestError
-from rmd.serve.runner import Runner
+from rmd.engine.results import Result
+from rmd.serve.runner import Runner, file_of
 from rmd.ui import text, views
 from rmd.ui.plots import duration
 
@@ -24,13 +25,12 @@ FIGURES = (
 )  # fmt: skip
 
 
-def figures(info: dict[str, Any]) -> dict[str, Any]:
-    """What an entry keeps of `Done.as_dict()`, so that it can be compared when the server has forgotten it."""
-    student, teacher = info["timings"]["student"], info["timings"].get("teacher")
-    kept = {name: student[name] for name in ("denoiser", "end_to_end", "nfe")}
-    if teacher and info["speedup"]:
-        kept |= {"teacher_end_to_end": teacher["end_to_end"], "speedup": info["speedup"]["end_to_end"]}
-    return {**kept, "hardware": info.get("hardware", info["device"])}
+def figures(result: Result) -> dict[str, Any]:
+    """What an entry keeps of a result, so that it can be compared when the server has forgotten it."""
+    values: dict[str, Any] = {name: getattr(result.student, name) for name in ("denoiser", "end_to_end", "nfe")}
+    if result.teacher and result.speedup:
+        values |= {"teacher_end_to_end": result.teacher.end_to_end, "speedup": result.speedup["end_to_end"]}
+    return {**values, "hardware": result.hardware}
 
 
 class Pairs:
@@ -55,9 +55,9 @@ class Pairs:
         side = {"name": f"Picture {mark}", "sub": str(entry["plan"])}
         saved = self.runner.find(str(entry.get("id")))
         if saved is not None:
-            size = saved.info["plan"]["stages"][-1]["size"]
-            file = views.file_of(saved.files["student"])
-            return {**side, "file": file, "ratio": size[-1] / size[-2], **views.clip(saved.info)}
+            size = saved.result.plan.size
+            file = file_of(saved.files["student"])
+            return {**side, "file": file, "ratio": size[-1] / size[-2], **views.clip(saved.result)}
         small = str(entry.get("picture"))
         if small.startswith("data:image/webp;base64,"):
             return {**side, "src": small, "sub": f"{side['sub']}; {text.SMALL_COPY}"}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from rmd.backbones.outline import Outline
+from rmd.engine.results import Result
 from rmd.method.plan import CascadePlan, noise_to_signal, ratio, recommended_switch
 
 WIDTH, HEIGHT = 440, 220
@@ -161,12 +161,9 @@ def size(pixels: tuple[int, int]) -> str:
     return f"{pixels[1]}×{pixels[0]}"
 
 
-def bars_svg(info: dict[str, Any]) -> str:
-    """One stacked bar per run on a common scale, and the student's once more, enlarged, where it is too short to read.
-
-    info: `Done.as_dict()`.
-    """
-    runs = [(role.capitalize(), parts_of(role, info)) for role in ("student", "teacher") if role in info["timings"]]
+def bars_svg(result: Result) -> str:
+    """One stacked bar per run on a common scale, the student's once more, enlarged, where that is too short to read."""
+    runs = [(role.capitalize(), parts_of(role, result)) for role in result.timings]
     longest = max(total(parts) for _, parts in runs)
     fast = runs[0][1]
     if total(fast) < 0.5 * longest:
@@ -195,22 +192,21 @@ def bars_svg(info: dict[str, Any]) -> str:
     )
 
 
-def parts_of(role: str, info: dict[str, Any]) -> list[tuple[str, float, str, float]]:
+def parts_of(role: str, result: Result) -> list[tuple[str, float, str, float]]:
     """(label, seconds, colour, opacity) of a run's parts in the order they happen."""
-    timings = info["timings"][role]
-    final = tuple(info["plan"]["stages"][-1]["size"])
-    rows: list[tuple[str, float, str, float]] = [("prompt encoding", timings["encode"], "quiet", 0.55)]
-    for i, stage in enumerate(timings["stages"]):
-        low = tuple(stage["size"]) != final
-        if i and timings["switch"]:
-            rows.append(("switch", timings["switch"], "quiet", 0.8))
+    timings = result.timings[role]
+    rows: list[tuple[str, float, str, float]] = [("prompt encoding", timings.encode, "quiet", 0.55)]
+    for i, stage in enumerate(timings.stages):
+        low = stage.size != result.plan.size
+        if i and timings.switch:
+            rows.append(("switch", timings.switch, "quiet", 0.8))
         colour = "teacher" if role == "teacher" else "low" if low else "high"
         name = "steps" if role == "teacher" else "low-resolution steps" if low else "full-resolution steps"
-        rows.append((f"{stage['steps']} {name}", stage["seconds"], colour, 1))
-    if timings["switch"] and len(timings["stages"]) == 1:
-        rows.append(("enlarging", timings["switch"], "quiet", 0.8))
-    decoder = "tiny decoder" if info["request"]["decoder"] == "tiny" else "decoder"
-    return [*rows, (decoder, timings["decode"], "quiet", 0.55)]
+        rows.append((f"{stage.steps} {name}", stage.seconds, colour, 1))
+    if timings.switch and len(timings.stages) == 1:
+        rows.append(("enlarging", timings.switch, "quiet", 0.8))
+    decoder = "tiny decoder" if result.request.decoder == "tiny" else "decoder"
+    return [*rows, (decoder, timings.decode, "quiet", 0.55)]
 
 
 def total(parts: list[tuple[str, float, str, float]]) -> float:

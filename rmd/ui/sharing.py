@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -11,7 +11,7 @@ import gradio as gr
 
 from rmd.checks import RequestError
 from rmd.engine.files import first_frame
-from rmd.request import GenerateRequest
+from rmd.request import SETTINGS, GenerateRequest
 from rmd.serve.runner import Runner, Saved, settings_in
 from rmd.ui import text, views
 from rmd.ui.handlers import FIELDS, shown
@@ -20,7 +20,6 @@ from rmd.ui.pairs import figures
 KEPT = 24
 """Pictures in the history."""
 THUMBNAIL = 160
-NUMBERS = ("steps", "switch", "seed", "teacher_steps")
 
 
 class Sharing:
@@ -35,7 +34,11 @@ class Sharing:
         if not given:
             return [gr.skip()] * (len(FIELDS) + 1)
         try:
-            updates = self.controls(self.runner.request({"prompt": "any", **typed(given)}))
+            updates = self.controls(
+                self.runner.request(
+                    {"prompt": "any", **{name: SETTINGS[name].kind.parse(value) for name, value in given.items()}}
+                )
+            )
         except RequestError as error:
             raise RequestError(f"The link could not be used: {error}") from error
         for name, place in (("prompt", FIELDS.index("prompt")), ("seed", FIELDS.index("seed")), ("seed", -1)):
@@ -62,11 +65,10 @@ class Sharing:
         if last is None:
             return ""
         page = (request.headers.get("referer") or "").partition("?")[0]
-        values = {name: last.info["request"][name] for name in FIELDS if name != "teacher"}
+        values = {name: getattr(last.result.request, name) for name in FIELDS if name != "teacher"}
         values["backbone"] = self.runner.offer.name_of(values["backbone"])
-        default = GenerateRequest(backbone="", prompt="")
-        always = ("backbone", "prompt", "steps", "switch", "seed", "eta", "reinjection")
-        return f"{page}?" + urlencode({k: v for k, v in values.items() if k in always or v != getattr(default, k)})
+        said = {k: v for k, v in values.items() if SETTINGS[k].linked or v != SETTINGS[k].default}
+        return f"{page}?" + urlencode(said)
 
     def remember(self, last: Saved | None, history: list[dict[str, Any]] | None) -> tuple[Any, ...]:
         """Returns (history, its pictures) with the last result in front."""
@@ -76,18 +78,18 @@ class Sharing:
         return entries, history_html(entries)
 
     def entry(self, saved: Saved) -> dict[str, Any]:
-        request = saved.info["request"]
+        request = saved.result.request
         picture = first_frame(saved.files["student"])
         picture.thumbnail((THUMBNAIL, THUMBNAIL))
-        speedup = saved.info["speedup"]
+        speedup = saved.result.speedup
         return {
             "id": saved.id,
             "picture": views.inline(picture, "webp"),
-            "prompt": request["prompt"],
-            "plan": f"{request['steps']} steps, {request['switch']} low",
+            "prompt": request.prompt,
+            "plan": f"{request.steps} steps, {request.switch} low",
             "speedup": views.times(speedup["end_to_end"]) if speedup else "",
-            "figures": figures(saved.info),
-            "request": {**request, "backbone": self.runner.offer.name_of(request["backbone"])},
+            "figures": figures(saved.result),
+            "request": {**asdict(request), "backbone": self.runner.offer.name_of(request.backbone)},
         }
 
     def reopen(self, history: list[dict[str, Any]] | None, event: gr.EventData) -> list[Any]:
@@ -101,19 +103,6 @@ class Sharing:
             raise RequestError("This entry can no longer be opened.") from error
         saved = self.runner.find(str(entry.get("id")))
         return [*shown(saved), *self.controls(checked)]
-
-
-def typed(given: dict[str, str]) -> dict[str, Any]:
-    """Query parameters as the types requests have; what is no number stays text, for validation to name."""
-    values: dict[str, Any] = dict(given)
-    for name, value in given.items():
-        if name in NUMBERS and re.fullmatch(r"\d{1,12}", value):
-            values[name] = int(value)
-        elif name in ("guidance", "eta") and re.fullmatch(r"\d{1,3}(\.\d{1,6})?", value):
-            values[name] = float(value)
-        elif name == "teacher":
-            values[name] = value.lower() != "false"
-    return values
 
 
 def history_html(entries: list[dict[str, Any]]) -> str:

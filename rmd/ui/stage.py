@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from rmd.engine.events import Decoded, Event, Loading, Progress, Waiting
-from rmd.method.plan import CascadePlan, plan_from_dict
-from rmd.request import GenerateRequest
+from rmd.method.plan import CascadePlan
+from rmd.request import GenerateRequest, teacher_key
 from rmd.serve.runner import Saved
 from rmd.ui import text
 from rmd.ui.views import Side, finished, inline, kinds_of
 
-SAME_TEACHER = ("backbone", "prompt", "negative", "seed", "teacher_steps", "guidance", "decoder")
-"""Settings that decide the teacher's picture."""
 INTERVAL = 0.12
 """Seconds between two pictures of the teacher's progress: more would only be traffic."""
 
@@ -66,8 +65,8 @@ class Stage:
 
 def complete(saved: Saved) -> dict[str, Any]:
     """The compare view's value for a finished request."""
-    plan = plan_from_dict(saved.info["plan"])
-    sides: dict[str, Any] = {role: finished(path, saved.info, role) for role, path in saved.files.items()}
+    plan = saved.result.plan
+    sides: dict[str, Any] = {role: finished(saved, role) for role in saved.files}
     sides["student"] |= {"kinds": kinds_of(plan), "done": plan.steps, "total": plan.steps}
     sides.setdefault("teacher", {"wait": "not asked for"})
     return {"busy": False, "ratio": plan.size[-1] / plan.size[-2], **sides}
@@ -80,11 +79,9 @@ def with_teacher_of(saved: Saved, last: Saved | None) -> Saved:
     """
     if last is None or "teacher" in saved.files or "teacher" not in last.files:
         return saved
-    if any(saved.info["request"][name] != last.info["request"][name] for name in SAME_TEACHER):
+    if teacher_key(saved.result.request) != teacher_key(last.result.request):
         return saved
-    if last.info.get("stored"):
-        return Saved(saved.info, {**saved.files, "teacher": last.files["teacher"]})
-    timings = {**saved.info["timings"], "teacher": last.info["timings"]["teacher"]}
-    gains = {k: timings["teacher"][k] / timings["student"][k] for k in ("denoiser", "end_to_end")}
-    info = {**saved.info, "timings": timings, "speedup": gains, "teacher_earlier": True}
-    return Saved(info, {**saved.files, "teacher": last.files["teacher"]})
+    files = {**saved.files, "teacher": last.files["teacher"]}
+    if last.stored:
+        return replace(saved, files=files)
+    return replace(saved, result=replace(saved.result, teacher=last.result.teacher), files=files, teacher_earlier=True)

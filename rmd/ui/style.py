@@ -7,6 +7,7 @@ simulation of Machado et al. 2009) and have a contrast of at least 4 against bot
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -73,6 +74,11 @@ def theme() -> gr.themes.Base:
         link_text_color="#5a3d63",
         link_text_color_dark="#dccbe8",
     )
+
+
+def look() -> dict[str, Any]:
+    """Theme and style sheets, as `gr.Blocks.launch` takes them."""
+    return {"theme": theme(), "css": css()}
 
 
 def css() -> str:

@@ -63,10 +63,10 @@ class Sweeps:
             return views.status(str(error))
         area = area_of(outline.spec)
         # a stored example's times may be another machine's
-        if last is None or "stored" in last.info or last.info["request"]["backbone"] != outline.entry.id:
+        if last is None or last.stored or last.result.request.backbone != outline.entry.id:
             calls = sum((point.steps - point.switch) + point.switch / area for point in wanted)
             return views.status(f"{words}, as much work as {calls:.0f} full-resolution steps.")
-        seconds = estimate(wanted, last.info, area)
+        seconds = estimate(wanted, last.result, area)
         return views.status(f"{words}, about {duration(seconds)} going by your last picture.")
 
     def start(
@@ -126,7 +126,7 @@ class Sweeps:
         saved = next((one for point, one in grid.saved.items() if point.name == clicked), None) if grid else None
         if saved is None:
             return [gr.skip()] * (len(shown(None)) + len(FIELDS) + 2)
-        values = {**saved.info["request"], "teacher": gr.skip(), "teacher_steps": gr.skip()}
+        values = {**asdict(saved.result.request), "teacher": gr.skip(), "teacher_steps": gr.skip()}
         values["backbone"] = self.runner.offer.name_of(values["backbone"])
         chosen = [values[name] for name in FIELDS]
         return [*shown(with_teacher_of(saved, last)), *chosen, False, gr.Tabs(selected="compare")]

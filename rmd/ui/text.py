@@ -42,24 +42,12 @@ IDLE = "Press Generate: the student draws first, the teacher follows with the sa
 QUEUED = "In the queue …"
 LOADING = "Reading the model from disk and warming it up …"
 WAITING = "Another picture is being made; yours is next …"
-STOPPED = "Stopped."
-FAILED = "That did not work"
-TOO_MANY = "You have asked for many pictures in a short time; please wait {seconds} seconds and try again."
 NOTHING_TO_STOP = "Nothing is running."
-TOO_FEW = (
-    "{name} takes {needed} values in “data”, but {given} came. It is easier with names: "
-    'post {{"prompt": "a fox"}} to call/v2/{name}.'
-)
-NOT_UNDERSTOOD = "This request cannot be understood; the page behind “Use via API” shows what can be asked and how."
-UNEXPECTED = "Something went wrong inside the app. The server's log has the details; please try again."
-NO_SETTINGS = "This file holds no settings of this app; choose a PNG that was saved here."
 OTHER_MODEL = "The settings are for a model that is not offered here: {name}."
 STORED = "A stored example of {name}, made earlier on {hardware}. Press Generate to make your own."
 STORED_PICTURE = "from the stored example"
 EXAMPLES = "Stored examples"
 CACHED = " The teacher comes from the cache, measured on {where}: the speed-up compares two occasions."
-NO_MODEL = "No model can be used here yet. Start the app with --backbone FOLDER, or train the bundled one."
-TOO_LONG = "The request took longer than {seconds} seconds and was stopped; choose fewer steps or pictures."
 NOT_COUNTED = "Loading, warm-up and previews are not counted."
 
 SCHEDULE = "How the steps are spent"
@@ -115,29 +103,3 @@ levels of the two resolutions by their signal-to-noise ratio, so that no informa
 Nothing is sent anywhere but to this server. Downloads hold the settings of the picture as text, so that *Load settings*
 can bring them back.
 """
-
-API = """Draw a picture with the few-step student and, for comparison, with the teacher.
-
-    Settings left out take the model's defaults; a missing seed is drawn at random. Bad values are answered with one
-    sentence.
-
-    Args:
-        prompt: What to draw, at most 1,000 characters.
-        backbone: One of the names in the Models tab; the first usable one if left out.
-        steps: Steps of the student, 1 to 8.
-        switch: How many of them run at low resolution, 0 to steps.
-        seed: Whole number from 0 to 4294967295.
-        teacher: Also run the teacher and report the speed-up.
-        teacher_steps: Steps of the teacher, 2 to 100.
-        guidance: Classifier-free guidance of the teacher, 1 to 20.
-        negative: Negative prompt of the teacher.
-        reinjection: Noise at the switch: band, mix or fresh.
-        eta: Share of the predicted noise kept between steps, 0 to 1.
-        mapping: Time mapping between the resolutions: logsnr, shift or none.
-        upsampler: bilinear, bicubic or nearest.
-        decoder: full, or tiny where the model has a tiny decoder here; for both pictures.
-
-    Returns:
-        The student's file (PNG, or MP4 for a clip), the teacher's or null, and everything measured: request, plan,
-        timings, speed-up.
-    """

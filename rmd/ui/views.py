@@ -1,6 +1,6 @@
 """The page's parts that show a result or a state, as HTML or as values of the compare view.
 
-`info` is `Done.as_dict()` everywhere; what comes from people or files is escaped here.
+What comes from people or files is escaped here.
 """
 
 from __future__ import annotations
@@ -8,14 +8,15 @@ from __future__ import annotations
 import base64
 import io
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
-from rmd.backbones.cards import BackboneSpec, unknown_words
+from rmd.backbones.cards import BackboneSpec, unknown_words, with_article
+from rmd.engine.results import Result, Timings
 from rmd.method.plan import CascadePlan
+from rmd.serve.runner import Saved, file_of
 from rmd.ui import text
 from rmd.ui.plots import bars_svg, duration, parts_of
 from rmd.ui.style import static
@@ -55,7 +56,7 @@ def chips_html(spec: BackboneSpec | None) -> str:
         return ""
     words, colours = spec.known_words, spec.colours or ("white",)
     every = spec.prompts or tuple(
-        f"{article(w)} on {article(colours[i % len(colours)])} background" for i, w in enumerate(words)
+        f"{with_article(w)} on {with_article(colours[i % len(colours)])} background" for i, w in enumerate(words)
     )
     count = min(6, len(every))
     first = [every[i * len(every) // count] for i in range(count)]
@@ -71,10 +72,6 @@ def chips_html(spec: BackboneSpec | None) -> str:
 def chip(prompt: str) -> str:
     label = prompt.split(" on ")[0]
     return f'<button type="button" data-text="{escape(prompt)}" title="{escape(prompt)}">{escape(label)}</button>'
-
-
-def article(word: str) -> str:
-    return f"{'an' if word[:1].lower() in 'aeiou' else 'a'} {word}"
 
 
 def words_note(spec: BackboneSpec | None, prompt: str) -> str:
@@ -99,80 +96,68 @@ def inline(image: Image.Image | None, kind: str = "png") -> str | None:
     return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def file_of(path: Path) -> dict[str, Any]:
-    """A file as Gradio serves it, settings inside the PNG untouched."""
-    return {"path": str(path), "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
-
-
 def kinds_of(plan: CascadePlan) -> list[str]:
     """ "low" or "high" for every step of a plan."""
     return ["low" if stage.size != plan.size else "high" for stage in plan.stages for _ in stage.times]
 
 
-def finished(path: Path, info: dict[str, Any], role: str) -> Side:
+def finished(saved: Saved, role: str) -> Side:
     """One side of the compare view when its picture is complete."""
-    if role not in info["timings"]:  # only the picture was taken over, see `with_teacher_of`
-        return {"file": file_of(path), "sub": text.STORED_PICTURE, **clip(info)}
-    timings = info["timings"][role]
-    side: Side = {
-        "file": file_of(path),
-        "sub": f"{steps_of(info, role)}, {duration(timings['end_to_end'])}",
-        **clip(info),
-    }
-    if role == "student" and not info["distilled"]:
-        side["sub"] += ", not distilled"
-    return side
+    result, side = saved.result, {"file": file_of(saved.files[role]), **clip(saved.result)}
+    if role not in result.timings:  # only the picture was taken over, see `with_teacher_of`
+        return {**side, "sub": text.STORED_PICTURE}
+    timings = result.timings[role]
+    words = f"{steps_of(timings)}, {duration(timings.end_to_end)}"
+    return {**side, "sub": words + (", not distilled" if role == "student" and not result.distilled else "")}
 
 
-def clip(info: dict[str, Any]) -> Side:
+def clip(result: Result) -> Side:
     """What the compare view needs to play a side's file; nothing for a picture."""
-    frames = info.get("frames", 1)
-    return {"clip": {"frames": frames, "fps": info["fps"]}} if frames > 1 else {}
+    return {"clip": {"frames": result.frames, "fps": result.fps}} if result.frames > 1 else {}
 
 
-def steps_of(info: dict[str, Any], role: str) -> str:
-    stages = [stage["steps"] for stage in info["timings"][role]["stages"]]
-    return " + ".join(str(n) for n in stages) + (" step" if sum(stages) == 1 else " steps")
+def steps_of(timings: Timings) -> str:
+    steps = [stage.steps for stage in timings.stages]
+    return " + ".join(map(str, steps)) + (" step" if sum(steps) == 1 else " steps")
 
 
 def figure(title: str, body: str) -> str:
     return f'<section class="figure"><h3>{title}</h3>{body}</section>'
 
 
-def bars(info: dict[str, Any] | None) -> str:
+def bars(saved: Saved | None) -> str:
     """The stage timings of both runs."""
-    return figure(text.TIMINGS, bars_svg(info) if info else f'<p class="note">{text.NO_TIMINGS}</p>')
+    return figure(text.TIMINGS, bars_svg(saved.result) if saved else f'<p class="note">{text.NO_TIMINGS}</p>')
 
 
-def speed(info: dict[str, Any] | None) -> str:
+def speed(saved: Saved | None) -> str:
     """The speed-up, end to end as the large number because that is what one waits for."""
-    if not info:
+    if not saved:
         return '<section class="speed"><h3>Speed-up</h3><div class="big">–</div></section>'
+    result = saved.result
     badge = (
-        f'<span class="badge fine">student: {escape(info["student"])}</span>'
-        if info["distilled"]
+        f'<span class="badge fine">student: {escape(result.label)}</span>'
+        if result.distilled
         else '<span class="badge" title="No trained student was found: the few steps use the teacher\'s own weights">'
         "not distilled</span>"
     )
-    student = info["timings"]["student"]
-    when = "Stored, not measured now: made on" if info.get("stored") else "Measured once on"
-    where = f"{when} {escape(info.get('hardware', info['device']))}, {escape(info['dtype'])}"
-    decoder = ", with the tiny decoder" if info["request"]["decoder"] == "tiny" else ""
-    if not info["speedup"]:
+    when = "Stored, not measured now: made on" if saved.stored else "Measured once on"
+    where = f"{when} {escape(result.hardware)}, {escape(result.dtype)}"
+    decoder = ", with the tiny decoder" if result.request.decoder == "tiny" else ""
+    fast, slow, gain = result.student, result.teacher, result.speedup
+    if slow is None or gain is None:
         return (
-            f'<section class="speed"><h3>Student</h3><div class="big">{duration(student["end_to_end"])}</div>'
+            f'<section class="speed"><h3>Student</h3><div class="big">{duration(fast.end_to_end)}</div>'
             f'<p class="what">end to end, without a teacher to compare with{decoder}</p>{badge}'
             f'<p class="fine">{where}. {text.NOT_COUNTED}</p></section>'
         )
-    teacher, gain = info["timings"]["teacher"], info["speedup"]
-    earlier = " The teacher's time is from your last full run." if info.get("teacher_earlier") else ""
-    if info.get("teacher_cached"):
-        earlier += text.CACHED.format(where=escape(info["teacher_cached"]))
+    earlier = " The teacher's time is from your last full run." if saved.teacher_earlier else ""
+    if result.teacher_cached:
+        earlier += text.CACHED.format(where=escape(result.teacher_cached))
         badge += ' <span class="badge fine">cached teacher</span>'
     return (
         f'<section class="speed"><h3>Speed-up</h3><div class="big">{times(gain["end_to_end"])}</div>'
-        f'<p class="what">end to end: {duration(student["end_to_end"])} instead of '
-        f"{duration(teacher['end_to_end'])}{decoder}</p>"
+        f'<p class="what">end to end: {duration(fast.end_to_end)} instead of {duration(slow.end_to_end)}{decoder}</p>'
         f'<p class="second"><b>{times(gain["denoiser"])}</b> denoiser only</p>{badge}'
         f'<p class="fine">{where}.{earlier} {text.NOT_COUNTED}</p></section>'
     )
@@ -187,26 +172,26 @@ def times(value: float) -> str:
     return f"{value:.0f}×" if value >= 20 else f"{value:.1f}×"
 
 
-def table(info: dict[str, Any] | None) -> str:
+def table(saved: Saved | None) -> str:
     """Every part of both runs in figures."""
-    if not info:
+    if not saved:
         return '<p class="note">The figures appear after the first picture.</p>'
-    roles = [role for role in ("student", "teacher") if role in info["timings"]]
+    result = saved.result
     cells: dict[str, dict[str, float]] = {}
-    for role in roles:
-        for label, seconds, _, _ in parts_of(role, info):
+    for role in result.timings:
+        for label, seconds, _, _ in parts_of(role, result):
             cells.setdefault(label, {})[role] = seconds
     order = sorted(cells, key=lambda label: (label.endswith("decoder"), label != "prompt encoding"))
-    rows = [(label, [cells[label].get(role) for role in roles], "") for label in order]
-    for label, key in (("denoiser (all steps and the switch)", "denoiser"), ("end to end", "end_to_end")):
-        rows.append((label, [info["timings"][role][key] for role in roles], ' class="sum"'))
-    head = "".join(f"<th>{role.capitalize()}</th>" for role in roles)
+    both = list(result.timings.values())
+    rows = [(label, [cells[label].get(role) for role in result.timings], "") for label in order]
+    rows.append(("denoiser (all steps and the switch)", [one.denoiser for one in both], ' class="sum"'))
+    rows.append(("end to end", [one.end_to_end for one in both], ' class="sum"'))
+    head = "".join(f"<th>{role.capitalize()}</th>" for role in result.timings)
     body = "".join(f"<tr{kind}><td>{label}</td>{durations(values)}</tr>" for label, values, kind in rows)
-    calls = "".join(f"<td>{info['timings'][role]['nfe']}</td>" for role in roles)
+    calls = "".join(f"<td>{one.nfe}</td>" for one in both)
     return (
         f'<div class="scroll"><table class="timings"><thead><tr><th></th>{head}</tr></thead><tbody>{body}'
         f"<tr><td>network evaluations (guidance counts twice)</td>{calls}</tr></tbody></table></div>"
-        f'<p class="note">{escape(info["student"])} · {escape(info.get("hardware", info["device"]))}, '
-        f"{escape(info['dtype'])} · "
+        f'<p class="note">{escape(result.label)} · {escape(result.hardware)}, {escape(result.dtype)} · '
         f"{text.NOT_COUNTED}</p>"
     )

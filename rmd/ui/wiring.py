@@ -8,6 +8,7 @@ from typing import Any, get_args
 import gradio as gr
 
 from rmd.method.plan import Mapping
+from rmd.serve.admission import ACCELERATOR
 from rmd.serve.guard import in_words
 from rmd.serve.runner import Offer
 from rmd.ui.controls import Rail
@@ -18,8 +19,6 @@ from rmd.ui.quality import Maps
 from rmd.ui.sharing import Sharing
 from rmd.ui.sweeps import Sweeps
 
-ACCELERATOR: dict[str, Any] = {"concurrency_id": "accelerator", "concurrency_limit": 1}
-"""One picture at a time, whoever asks: page, live mode, sweep and API share the queue."""
 AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """For handlers that answer in milliseconds."""
 WITHIN_STEPS = "(steps, low) => ({ __type__: 'update', maximum: steps, value: Math.min(steps, low) })"

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from rmd.backbones.cards import with_article
 from rmd.worlds import emoji
 
 ANIMATIONS = tuple(f"@lobehub/fluent-emoji-anim-{i}@1.0.0" for i in range(1, 5))
@@ -147,7 +148,7 @@ def shrink(x: Tensor) -> Tensor:
 
 def prompt(name: str, motion: Motion, colour: str) -> str:
     """The plainest caption."""
-    return f"{emoji.article(name)} {motion.doing} on {emoji.article(colour)} background"
+    return f"{with_article(name)} {motion.doing} on {with_article(colour)} background"
 
 
 def captions(name: str, motion: Motion, colour: str) -> tuple[str, ...]:
@@ -155,7 +156,7 @@ def captions(name: str, motion: Motion, colour: str) -> tuple[str, ...]:
     return (
         prompt(name, motion, colour),
         f"{name} {motion.doing}, {colour} background",
-        f"a 3d emoji of {emoji.article(name)} that {motion.does} on {emoji.article(colour)} background",
+        f"a 3d emoji of {with_article(name)} that {motion.does} on {with_article(colour)} background",
     )
 
 

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from rmd.backbones.cards import with_article
+
 PACKAGES = ("@lobehub/fluent-emoji-3d@1.1.0", "emojibase-data@17.0.0")
 SIZE = 256  # pixels of the stored pictures
 SCALE, REACH = (0.9, 0.98), 4
@@ -149,16 +151,12 @@ def compose(
     return canvas.clamp_(0, 1)
 
 
-def article(name: str) -> str:
-    return f"an {name}" if name[0] in "aeiou" and not name.startswith("uni") else f"a {name}"
-
-
 def caption(name: str, colour: str, generator: torch.Generator) -> str:
     """A caption in one of the phrasings the model should understand."""
     templates = (
-        (0.65, f"{article(name)} on {article(colour)} background"),
+        (0.65, f"{with_article(name)} on {with_article(colour)} background"),
         (0.15, f"{name}, {colour} background"),
-        (0.12, f"a 3d emoji of {article(name)} on {article(colour)} background"),
+        (0.12, f"a 3d emoji of {with_article(name)} on {with_article(colour)} background"),
         (0.08, name),
     )
     u = torch.rand((), generator=generator).item()

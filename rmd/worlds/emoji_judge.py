@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rmd.backbones.cards import with_article
 from rmd.checks import RequestError
 from rmd.worlds import emoji
 
@@ -82,7 +83,7 @@ def parse_prompt(prompt: str) -> tuple[str, str]:
     """(object, colour) of a prompt in the main caption form, longest names first."""
     for name in sorted((c.name for c in emoji.concepts()), key=len, reverse=True):
         for colour in emoji.COLOURS:
-            if prompt == f"{emoji.article(name)} on {emoji.article(colour)} background":
+            if prompt == f"{with_article(name)} on {with_article(colour)} background":
                 return name, colour
     raise RequestError(f"{prompt!r} is not of the form “a fox on a blue background” with known words.")
 

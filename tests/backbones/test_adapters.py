@@ -181,7 +181,7 @@ def test_an_outline_says_what_the_loaded_backbone_says(kind: str, folders: dict[
     t = torch.linspace(0, 1, 30, dtype=torch.float64)
     torch.testing.assert_close(outline.schedule.sigma(t), backbone.schedule.sigma(t), atol=1e-7, rtol=1e-6)
     request = make_request(outline.fill({"backbone": "x", "prompt": "x"}))
-    ours, theirs = (plan_for(request, x.spec, x.schedule, x.latent_size) for x in (outline, backbone))
+    ours, theirs = (plan_for(request, x, None) for x in (outline, backbone))
     assert [s.size for s in ours.stages] == [s.size for s in theirs.stages]
 
 

@@ -232,8 +232,8 @@ def test_the_page_offers_it_where_it_is_and_keeps_the_choice(
     checked = runner.request({"backbone": "sd3", "prompt": "a fox", "decoder": "tiny", "seed": 3, "teacher_steps": 2})
     done = next(event for event in runner.run(checked, "visitor") if isinstance(event, Done))
     saved = runner.save(done)
-    assert "with the tiny decoder</p>" in views.speed(saved.info)
-    assert "<td>tiny decoder</td>" in views.table(saved.info)
+    assert "with the tiny decoder</p>" in views.speed(saved)
+    assert "<td>tiny decoder</td>" in views.table(saved)
     link = share.link(gr.Request(headers={"referer": "http://x/"}), saved)
     assert link.startswith("http://x/?")
     assert "decoder=tiny" in link

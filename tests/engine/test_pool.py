@@ -102,7 +102,7 @@ def test_text_encoders_go_when_memory_is_short(folders: list[str], monkeypatch: 
     plenty = one(session, folders[1])
     teacher: Any = session.pool.acquire(folders[1], None).teacher
     assert teacher.text_encoders()
-    monkeypatch.setattr("rmd.memory.free_gb", lambda device: 0.5)
+    monkeypatch.setattr("rmd.engine.pool.free_gb", lambda device: 0.5)
     short = one(session, folders[1])
     assert teacher.text_encoders() == []
     assert short.student.image.tobytes() == plenty.student.image.tobytes()

@@ -83,7 +83,7 @@ def test_a_lent_call_gives_the_same_pictures(request_: GenerateRequest) -> None:
     usual = Session()
     expected = final(usual.generate(request_))  # this process has a computing thread now, which no fork has
     lender = Lender()
-    session = LentSession(lender)
+    session = LentSession(lender, gr.Error)
     events = list(session.generate(request_))
     assert isinstance(events[0], Loading)
     done = final(iter(events))
@@ -96,7 +96,7 @@ def test_a_lent_call_gives_the_same_pictures(request_: GenerateRequest) -> None:
 
 
 def test_more_work_asks_for_more_time_and_measuring_makes_it_honest(request_: GenerateRequest) -> None:
-    session = LentSession(Lender())
+    session = LentSession(Lender(), gr.Error)
     done = final(session.generate(request_))
     session._pace[request_.backbone] = 0.5
     asked = [session.seconds(make_request({**vars(request_), **more})) for more in ({"teacher": False}, {})]
@@ -107,7 +107,7 @@ def test_more_work_asks_for_more_time_and_measuring_makes_it_honest(request_: Ge
 
 def test_stopping_ends_the_fork(request_: GenerateRequest) -> None:
     lender, cancel = Lender(), threading.Event()
-    session = LentSession(lender)
+    session = LentSession(lender, gr.Error)
     events = session.generate(make_request({**vars(request_), "teacher_steps": 100}), cancel)
     while not isinstance(event := next(events), Progress) or event.role != "teacher":
         pass
@@ -121,7 +121,7 @@ def test_stopping_ends_the_fork(request_: GenerateRequest) -> None:
 
 def test_a_sentence_survives_the_fork(tiny_sdxl: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_sdxl, tmp_path / "tiny")
-    session = LentSession(Lender())
+    session = LentSession(Lender(), gr.Error)
     request = make_request({"backbone": str(folder), "prompt": "a fox", "mapping": "shift"})
     with pytest.raises(RequestError, match="mapping 'shift' needs a backbone with timestep shifts"):
         list(session.generate(request))
@@ -148,7 +148,7 @@ def test_zerogpus_failures_are_sentences(request_: GenerateRequest, error: gr.Er
 
         return lambda task: lent
 
-    session = LentSession(failing)
+    session = LentSession(failing, gr.Error)
     with pytest.raises(RequestError, match=words) as caught:
         list(session.generate(request_))
     assert str(caught.value).endswith(".")
@@ -159,5 +159,5 @@ def test_the_real_decorator_changes_nothing_outside_zerogpu(request_: GenerateRe
     spaces = pytest.importorskip("spaces", reason="pip install spaces")
     assert not present()
     expected = final(Session().generate(request_))
-    done = final(LentSession(spaces.GPU, ModelPool(warm=False)).generate(request_))
+    done = final(LentSession(spaces.GPU, gr.Error, ModelPool(warm=False)).generate(request_))
     assert done.student.image.tobytes() == expected.student.image.tobytes()

@@ -2,6 +2,7 @@
 
 import torch
 
+from rmd.backbones.cards import with_article
 from rmd.train.bundled import image_layout as layout
 from rmd.worlds import emoji
 
@@ -35,7 +36,7 @@ def test_captions_leave_the_layout_tokens_free() -> None:
         50 * words + 200 * [*emoji.COLOURS, "background", "emoji", "3d", "a", "an", "on", "of"]
     )
     longest = max(
-        len(tokenizer(f"a 3d emoji of {emoji.article(w)} on {emoji.article(c)} background").input_ids)
+        len(tokenizer(f"a 3d emoji of {with_article(w)} on {with_article(c)} background").input_ids)
         for w in words
         for c in emoji.COLOURS
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def drawing(offer: Offer, detail: float | None, steps: int, switch: int) -> str:
     outline = offer.outline("tiny")
     outline = replace(outline, spec=replace(outline.spec, detail=detail))
     request = GenerateRequest(backbone="tiny", prompt="x", steps=steps, switch=switch)
-    return schedule_svg(outline, plan_for(request, outline.spec, outline.schedule, outline.latent_size))
+    return schedule_svg(outline, plan_for(request, outline, None))
 
 
 def test_the_recommended_switch_is_drawn_with_its_reason(offer: Offer) -> None:
@@ -122,7 +122,7 @@ def test_examples_are_labelled_with_what_made_them(offer: Offer, stored: list[Sa
     assert update[6] is stored[0]  # what is now last
     assert "stored example" in update[7]
     assert update[8:] == strip.sharing.controls(
-        strip.sharing.runner.request({**stored[0].info["request"], "backbone": "tiny"})
+        strip.sharing.runner.request({**asdict(stored[0].result.request), "backbone": "tiny"})
     )
     assert update[-1] is False  # the seed stays
     with pytest.raises(RequestError, match="does not exist"):
@@ -131,11 +131,10 @@ def test_examples_are_labelled_with_what_made_them(offer: Offer, stored: list[Sa
 
 def test_a_stored_teacher_lends_its_picture_but_not_its_time(stored: list[Saved]) -> None:
     old = stored[0]
-    info = {**old.info, "timings": {"student": old.info["timings"]["student"]}, "speedup": None}
-    fresh = Saved({k: v for k, v in info.items() if k != "stored"}, {"student": old.files["student"]})
+    fresh = Saved(replace(old.result, teacher=None), {"student": old.files["student"]})
     both = with_teacher_of(fresh, old)
     assert both.files["teacher"] == old.files["teacher"]
-    assert both.info["speedup"] is None
+    assert both.result.speedup is None
     assert complete(both)["teacher"]["sub"] == "from the stored example"
 
 
@@ -146,7 +145,7 @@ def test_two_entries_are_compared_by_picture_settings_and_times(
     kept = runner.folder / ("a" * 32)
     shutil.copytree(stored[0].files["student"].parent, kept)
     sharing = Sharing(runner)
-    first = sharing.entry(Saved(stored[0].info, {r: kept / p.name for r, p in stored[0].files.items()}))
+    first = sharing.entry(Saved(stored[0].result, {r: kept / p.name for r, p in stored[0].files.items()}))
     second = {**first, "id": "b" * 32, "request": {**first["request"], "steps": 2, "prompt": "<b>"}}
     block, pair, rows = Pairs(runner).compared([first, second], event(first="0", second="1"))
     assert block["visible"] is True
@@ -158,7 +157,7 @@ def test_two_entries_are_compared_by_picture_settings_and_times(
     assert "&lt;b&gt;" in rows
     assert "<b>" not in rows
     assert '<tr><th scope="row">Seed</th><td>5</td><td>5</td></tr>' in rows
-    assert figures(stored[0].info)["hardware"] in rows
+    assert figures(stored[0].result)["hardware"] in rows
     for wrong in ({"first": "0"}, {"first": "0", "second": "7"}, {"first": "x", "second": "0"}):
         with pytest.raises(RequestError, match="no longer be compared"):
             Pairs(runner).compared([first, second], event(**wrong))
@@ -171,6 +170,6 @@ def test_shipped_examples_are_complete() -> None:
         found = examples.stored(folder)
         assert found is not None, folder
         assert set(found.files) == {"student", "teacher"}
-        assert found.info["distilled"]
-        assert found.info["hardware"]
-        assert found.info["request"]["teacher_steps"] >= 20
+        assert found.result.distilled
+        assert found.result.hardware
+        assert found.result.request.teacher_steps >= 20

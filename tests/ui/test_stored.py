@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,12 @@ def expect_model(page: Page, server: Server, backbone: str) -> str:
 
 def expect_example(page: Page, server: Server, saved: Saved) -> None:
     """The stored files themselves on the stage, labelled as what they are, and their settings in the rail."""
-    request: dict[str, Any] = saved.info["request"]
+    request: dict[str, Any] = asdict(saved.result.request)
     expect(page.get_by_label("What should it draw?")).to_have_value(request["prompt"])
     expect(page.get_by_label("Seed", exact=True)).to_have_value(str(request["seed"]))
     expect(page.get_by_label("New seed each time")).not_to_be_checked()
     expect_settings(page, **{name: request[name] for name in ("steps", "switch", "eta", "reinjection")})
-    name, hardware = expect_model(page, server, request["backbone"]), saved.info["hardware"]
+    name, hardware = expect_model(page, server, request["backbone"]), saved.result.hardware
     expect(page.locator("#status")).to_contain_text(f"A stored example of {name}, made earlier on {hardware}.")
     expect(page.locator("#speed")).to_contain_text(f"Stored, not measured now: made on {hardware}")
     for role in ("student", "teacher"):
@@ -79,7 +80,7 @@ def test_an_example_brings_its_pictures_and_its_settings(page: Page, server: Ser
     page.locator("#examples button").nth(index).click()
     expect_example(page, server, EXAMPLES[index])
     drawing = page.locator("#schedule svg[role=img]")
-    expect(drawing).to_have_attribute("aria-label", words(EXAMPLES[index].info["request"]))
+    expect(drawing).to_have_attribute("aria-label", words(asdict(EXAMPLES[index].result.request)))
     assert server.seen == seen  # nothing was computed for it
 
 

@@ -16,6 +16,7 @@ from diffusers import AutoencoderTiny, EulerDiscreteScheduler, StableDiffusionXL
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
+from rmd.backbones.cards import with_article
 from rmd.train.bundled import image_layout as layout
 from rmd.train.bundled import image_text as text
 from rmd.train.loop import Average, Replicas, Run, generator_for, parameters, set_rate
@@ -230,7 +231,7 @@ def sample(pipe: StableDiffusionXLPipeline, cells: int, steps: int = 20, guidanc
     """Sixteen pictures of fixed prompts, (16, 3, S, S) in [-1, 1], made by the pipeline itself."""
     names, colours = [c.name for c in emoji.concepts()], list(emoji.COLOURS)
     prompts = [
-        f"{emoji.article(names[i * 13 % len(names)])} on a {colours[i % len(colours)]} background" for i in range(16)
+        f"{with_article(names[i * 13 % len(names)])} on a {colours[i % len(colours)]} background" for i in range(16)
     ]
     pipe.set_progress_bar_config(disable=True)
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,0 +1,85 @@
+"""The real app as a server of its own, on a tiny model with random weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.browsing import CHROMIUM, FLAGS, visit
+from tests.tiny_flow import WAN_CARD, tiny_wan
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def app_url(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The app's address. It offers a tiny model, one damaged, one whose folder is gone, and one that makes clips."""
+    place = tmp_path_factory.mktemp("app")
+    folders = {name: shutil.copytree(tiny_sdxl, place / name) for name in ("tiny", "damaged", "gone")}
+    weights = next((folders["damaged"] / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:2000])
+    folders["clips"] = place / "clips"
+    tiny_wan().save_pretrained(folders["clips"])
+    (folders["clips"] / "backbone.json").write_text(json.dumps(WAN_CARD))
+    port = free_port()
+    command = [sys.executable, "app.py", "--port", str(port)]
+    for folder in folders.values():
+        command += ["--backbone", str(folder)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(place / "files")}
+    with (place / "log").open("w") as log:
+        server = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(url, server, place / "log")
+        shutil.rmtree(folders["gone"])
+        yield url
+    finally:
+        server.terminate()
+        server.wait(20)
+    assert "Traceback" not in (place / "log").read_text()
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + 400
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=2)
+            return
+        except OSError:
+            time.sleep(0.3)
+    raise RuntimeError(f"the app did not start:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed (apt install chromium)")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser, app_url: str) -> Iterator[Page]:
+    page = visit(browser, app_url)
+    yield page
+    assert page.problems == []  # type: ignore[attr-defined]
+    page.context.close()
