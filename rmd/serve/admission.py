@@ -18,6 +18,7 @@ from typing import Any
 
 import gradio as gr
 from fastapi import Request
+from gradio.context import LocalContext
 from gradio.queueing import Event, Queue
 from gradio.route_utils import FnIndexInferError
 from gradio.server_messages import ProcessCompletedMessage

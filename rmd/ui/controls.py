@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import gradio as gr
 
 from rmd.backbones.cards import with_article
 from rmd.backbones.outline import Outline
-from rmd.method.plan import MAX_STEPS, Mapping
-from rmd.request import GUIDANCE, PROMPT_LENGTH, TEACHER_STEPS
+from rmd.checks import Choice, Real, Truth, Whole
+from rmd.request import PROMPT_LENGTH, SETTINGS, Setting
 from rmd.ui import text, views
 from rmd.ui.handlers import FIELDS, start_values
+
+LONGEST_SLIDER = 1000
+"""Whole numbers of larger ranges are typed."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,11 @@ def rail(names: list[tuple[str, str]], outline: Outline | None, prompt: str | No
     c: dict[str, Any] = {}
     with gr.Column(elem_id="rail"):
         with gr.Column(elem_id="model"):
-            c["backbone"] = gr.Dropdown(names, value=names[0][1] if names else None, label=text.MODEL, filterable=False)
+            first = names[0][1] if names else None
+            c["backbone"] = gr.Dropdown(names, value=first, label=SETTINGS["backbone"].label, filterable=False)
         with gr.Column(elem_id="compose"):
             c["prompt"] = gr.Textbox(
-                prompt, label=text.PROMPT, placeholder=text.PROMPT_HINT, lines=2, max_lines=5,
+                prompt, label=SETTINGS["prompt"].label, placeholder=text.PROMPT_HINT, lines=2, max_lines=5,
                 max_length=PROMPT_LENGTH, elem_id="prompt",
             )  # fmt: skip
             note = views.block("", "note")
@@ -58,30 +62,36 @@ def rail(names: list[tuple[str, str]], outline: Outline | None, prompt: str | No
                 generate = gr.Button(text.GENERATE, variant="primary", elem_id="generate", min_width=0)
                 stop = gr.Button(text.STOP, elem_id="stop", interactive=False, min_width=0)
         with gr.Column(elem_id="settings"):
-            c["steps"] = gr.Slider(1, MAX_STEPS, start["steps"], step=1, label=text.STEPS, info=text.STEPS_INFO)
-            c["switch"] = gr.Slider(
-                0, MAX_STEPS, start["switch"], step=1, label=text.SWITCH, info=text.SWITCH_INFO, elem_id="switch"
-            )
-            live = gr.Checkbox(False, label=text.LIVE, show_label=False, container=False)
-            c["seed"] = gr.Number(0, label=text.SEED, info=text.SEED_INFO, precision=0, elem_id="seed")
+            for setting in placed("settings"):
+                if setting.name == "seed":  # between the two kinds of settings that redraw
+                    live = gr.Checkbox(False, label=text.LIVE, show_label=False, container=False)
+                c[setting.name] = control(setting, start.get(setting.name, setting.default))
             randomise = gr.Checkbox(True, label=text.RANDOMISE, show_label=False, container=False)
-            advanced(c, start)
+            with gr.Accordion(text.ADVANCED, open=False, elem_id="advanced"):
+                for setting in placed("advanced"):
+                    c[setting.name] = control(setting, start.get(setting.name, setting.default))
+            c["decoder"].visible = start["tiny_decoder"]
     return Rail(c, randomise, live, suggestions, note, generate, stop)
 
 
-def advanced(c: dict[str, Any], start: dict[str, Any]) -> None:
-    """The folded part, in the field's own words."""
-    with gr.Accordion(text.ADVANCED, open=False, elem_id="advanced"):
-        c["reinjection"] = gr.Radio(
-            text.REINJECTIONS, value=start["reinjection"], label=text.REINJECTION, info=text.REINJECTION_INFO
-        )
-        c["eta"] = gr.Slider(0, 1, start["eta"], step=0.05, label=text.ETA, info=text.ETA_INFO)
-        c["mapping"] = gr.Radio(get_args(Mapping), value="logsnr", label=text.MAPPING, info=text.MAPPING_INFO)
-        c["upsampler"] = gr.Radio(["bilinear", "bicubic", "nearest"], value="bilinear", label=text.UPSAMPLER)
-        c["decoder"] = gr.Radio(
-            text.DECODERS, value="full", label=text.DECODER, info=text.DECODER_INFO, visible=start["tiny_decoder"]
-        )
-        c["teacher"] = gr.Checkbox(True, label=text.TEACHER, show_label=False, container=False)
-        c["teacher_steps"] = gr.Slider(*TEACHER_STEPS, start["teacher_steps"], step=1, label=text.TEACHER_STEPS)
-        c["guidance"] = gr.Slider(*GUIDANCE, start["guidance"], step=0.1, label=text.GUIDANCE, info=text.GUIDANCE_INFO)
-        c["negative"] = gr.Textbox("", label=text.NEGATIVE, placeholder=text.NEGATIVE_HINT, max_length=PROMPT_LENGTH)
+def placed(place: str) -> list[Setting]:
+    """The settings of one group, those of the teacher alone last."""
+    found = [setting for setting in SETTINGS.values() if setting.place == place]
+    return found if place == "settings" else sorted(found, key=lambda s: s.teacher or s.name == "teacher")
+
+
+def control(setting: Setting, value: Any) -> Any:
+    """A setting's component, by its kind."""
+    kind, about = setting.kind, {"label": setting.label, "info": setting.info or None, "elem_id": setting.name}
+    if isinstance(kind, Whole) and kind.high > LONGEST_SLIDER:
+        return gr.Number(value, precision=0, **about)
+    if isinstance(kind, Whole):
+        return gr.Slider(kind.low, kind.high, value, step=1, **about)
+    if isinstance(kind, Real):
+        return gr.Slider(kind.low, kind.high, value, step=kind.step, **about)
+    if isinstance(kind, Choice):
+        usual_first = sorted(kind.pairs, key=lambda pair: pair[1] != setting.default)
+        return gr.Radio(usual_first, value=value, **about)
+    if isinstance(kind, Truth):
+        return gr.Checkbox(value, label=setting.label, show_label=False, container=False)
+    return gr.Textbox(value, label=setting.label, placeholder=text.NEGATIVE_HINT, max_length=kind.longest)

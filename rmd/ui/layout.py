@@ -6,7 +6,9 @@ from typing import Any
 
 import gradio as gr
 
+from rmd.checks import Choice
 from rmd.method.plan import MAX_STEPS
+from rmd.request import SETTINGS
 from rmd.serve import sentences
 from rmd.serve.admission import ACCELERATOR
 from rmd.serve.api import endpoint
@@ -118,7 +120,9 @@ def sweep_tab(sweeps: Sweeps, settings: dict[str, Any]) -> dict[str, Any]:
         grid["start"] = gr.Button("Start", variant="primary", elem_id="sweep-start", scale=0, min_width=110)
         grid["stop"] = gr.Button("Stop", interactive=False, elem_id="sweep-stop", scale=0, min_width=80)
     with gr.Accordion(text.SWEEP_MORE, open=False):
-        kinds = [(label.partition(":")[0], value) for label, value in text.REINJECTIONS]
+        kinds_of_noise = SETTINGS["reinjection"].kind
+        assert isinstance(kinds_of_noise, Choice)
+        kinds = [(label.partition(":")[0], value) for label, value in kinds_of_noise.pairs]
         grid["kinds"] = gr.CheckboxGroup(kinds, label=text.SWEEP_KINDS, info=text.SWEEP_MORE_INFO)
         grid["etas"] = gr.CheckboxGroup([0, 0.25, 0.5, 0.75, 1], label=text.SWEEP_ETAS, info=text.SWEEP_MORE_INFO)
     cost = sweeps.cost(first, [], [], None, *settings.values()) if settings["backbone"] else ""

@@ -9,16 +9,12 @@ import gradio as gr
 
 from rmd.checks import RequestError
 from rmd.engine.results import Result
+from rmd.request import offered
 from rmd.serve.runner import Runner, file_of
 from rmd.ui import text, views
 from rmd.ui.plots import duration
 
-SETTINGS = (
-    ("backbone", text.MODEL), ("prompt", "Prompt"), ("seed", text.SEED), ("steps", text.STEPS),
-    ("switch", text.SWITCH), ("reinjection", text.REINJECTION), ("eta", text.ETA), ("mapping", text.MAPPING),
-    ("upsampler", text.UPSAMPLER), ("decoder", text.DECODER), ("guidance", text.GUIDANCE),
-    ("teacher_steps", text.TEACHER_STEPS), ("negative", text.NEGATIVE),
-)  # fmt: skip
+ROWS = [(s.name, "Prompt" if s.name == "prompt" else s.label) for s in offered() if s.name != "teacher"]
 FIGURES = (
     ("denoiser", "Student, denoiser"), ("end_to_end", "Student, end to end"), ("nfe", "Student, network evaluations"),
     ("teacher_end_to_end", "Teacher, end to end"), ("speedup", "Speed-up, end to end"), ("hardware", "Measured on"),
@@ -67,7 +63,7 @@ class Pairs:
 def table(both: list[dict[str, Any]]) -> str:
     """Settings and figures of two entries, what differs in bold. They come from the browser, so all is escaped."""
     rows = []
-    for group, names in (("request", SETTINGS), ("figures", FIGURES)):
+    for group, names in (("request", ROWS), ("figures", FIGURES)):
         parts = [entry.get(group) or {} for entry in both]
         for name, label in names:
             a, b = (words(name, part.get(name)) for part in parts)

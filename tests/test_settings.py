@@ -1,0 +1,103 @@
+"""The one table of settings: a row added to it is found everywhere a setting has to be.
+
+The package is copied, a row is written into the copy's `request.py`, and nothing else: what the copy then offers is
+looked at from outside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROW = """
+    sparkle: int = row(
+        Whole(1, 9), "Sparkle of the result", "how much it sparkles", 3, teacher=True, place="advanced",
+        info="More is brighter.",
+    )
+"""
+LOOK = """
+import json, sys
+from pathlib import Path
+import gradio as gr
+from dataclasses import asdict, replace
+from rmd.backbones import catalog
+from rmd.engine.session import Session
+from rmd.request import completed, make_request, teacher_key
+from rmd.serve.api import endpoint
+from rmd.serve.runner import Offer, Runner, Saved, stored
+from rmd.ui import layout
+from rmd.ui.pairs import table
+from rmd.ui.sharing import Sharing
+import inspect
+tiny, out = Path(sys.argv[1]), Path(sys.argv[2])
+runner = Runner(Session(), Offer([tiny]), out / "files")
+page = layout.build(runner)
+function = endpoint(runner)
+request = make_request({"backbone": "x", "prompt": "a", "sparkle": 5})
+share = Sharing(runner)
+saved = stored(out)
+components = {c.label: c for c in page.blocks.values() if getattr(c, "label", None)}
+slider = components["Sparkle of the result"]
+print(json.dumps({
+    "control": [slider.minimum, slider.maximum, slider.value, slider.info],
+    "parameter": str(inspect.signature(function).parameters["sparkle"]),
+    "documentation": [line.strip() for line in function.__doc__.splitlines() if "sparkle" in line],
+    "file": saved.result.request.sparkle,
+    "link": share.link(gr.Request(headers={"referer": "http://x/"}), saved),
+    "key": teacher_key(request)["sparkle"],
+    "old files": completed({"prompt": "a"})["sparkle"],
+    "history": "Sparkle of the result" in table([{"request": asdict(request)}] * 2),
+}))
+"""
+
+
+def run(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(place), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *command], cwd=place, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("copy")
+    skip = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "rmd", place / "rmd", ignore=skip)
+    file = place / "rmd" / "request.py"
+    before, mark, after = file.read_text(encoding="utf-8").partition("    student: str | None = row(")
+    assert mark
+    file.write_text(before + ROW + mark + after, encoding="utf-8")
+    return place
+
+
+def test_a_new_row_is_an_argument_with_range_and_message(copy: Path) -> None:
+    assert "how much it sparkles, 1 to 9" in run(copy, "-m", "rmd", "generate", "--help").stdout
+    refused = run(copy, "-m", "rmd", "generate", "--prompt", "fox", "--backbone", "x", "--sparkle", "10")
+    assert refused.returncode == 2
+
+
+def test_a_new_row_is_in_page_endpoint_links_files_history_and_cache_key(
+    copy: Path, tiny_sdxl: Path, tmp_path: Path
+) -> None:
+    settings = ["--prompt", "a fox", "--steps", "1", "--switch", "0", "--teacher-steps", "2", "--sparkle", "7"]
+    made = run(copy, "-m", "rmd", "generate", "--backbone", str(tiny_sdxl), *settings, "--out", str(tmp_path))
+    assert made.returncode == 0, made.stderr
+    looked = run(copy, "-c", LOOK, str(tiny_sdxl), str(tmp_path))
+    assert looked.returncode == 0, looked.stderr
+    found: dict[str, Any] = json.loads(looked.stdout.splitlines()[-1])
+    assert found.pop("link").endswith("&sparkle=7")
+    assert found == {
+        "control": [1, 9, 3, "More is brighter."],
+        "parameter": "sparkle: int | None = None",
+        "documentation": ["sparkle: How much it sparkles, 1 to 9."],
+        "file": 7,
+        "key": 5,
+        "old files": 3,
+        "history": True,
+    }
