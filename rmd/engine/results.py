@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from rmd.backbones.cards import StudentSpec
 from rmd.backbones.machine import describe
@@ -65,6 +66,8 @@ class Output:
     timings: Timings
     fps: int = 16
     """Frames per second, where there are several."""
+    latents: Tensor | None = None
+    """The clean latent it was decoded from, (1, C, *S) on the CPU, where it was run just now."""
 
     @property
     def image(self) -> Image.Image:

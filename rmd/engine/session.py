@@ -149,7 +149,7 @@ class Session:
             if stage.times
         )
         timings = Timings(encode, stages, switch, decode, plan.steps * denoiser.calls_per_step)
-        yield Decoded("student", Output(frames, timings, backbone.spec.fps))
+        yield Decoded("student", Output(frames, timings, backbone.spec.fps, x0.cpu()))
 
     def _teacher(
         self,
@@ -178,7 +178,7 @@ class Session:
         frames, decode = timed_decode(backbone, result.latents, clock, loaded.decoder)
         calls = 1 if request.guidance == 1 else 2
         timings = Timings(encode, (StageTiming(size, steps, result.seconds),), 0.0, decode, steps * calls)
-        yield Decoded("teacher", Output(frames, timings, backbone.spec.fps))
+        yield Decoded("teacher", Output(frames, timings, backbone.spec.fps, result.latents.cpu()))
 
     def _preview(self, backbone: Backbone, x0: Tensor) -> Image.Image | None:
         return backbone.preview(x0) if self.previews else None

@@ -7,14 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rmd.arguments import parse_plans
 from rmd.backbones import catalog
 from rmd.backbones.outline import read_outline
 from rmd.checks import RequestError
 from rmd.disk import ensure_writable, write_whole
-from rmd.engine.pool import ModelPool
+from rmd.engine.session import Session
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
@@ -39,7 +37,8 @@ def run(args: argparse.Namespace) -> None:
     from rmd.worlds import emoji_judge as templates
 
     plans = parse_plans(args.plans)
-    moving = read_outline(catalog.find(args.backbone), args.student).spec.frames > 1
+    outline = read_outline(catalog.find(args.backbone), args.student)
+    moving = outline.spec.frames > 1
     source = args.prompts or ASSETS / ("prompts_video.txt" if moving else "prompts.txt")
     try:
         prompts = [line.strip() for line in source.read_text().splitlines() if line.strip()]
@@ -61,8 +60,8 @@ def run(args: argparse.Namespace) -> None:
             "detail_error": "root mean square difference to the right object at 128×128 px, best aligned",
             "on_real": templates.on_real(references, args.data),
         }
-    loaded = ModelPool(torch.device("cpu")).acquire(args.backbone, args.student)
-    result = {**evaluate(loaded, prompts, plans, judge, args.out), "metric": metric}
+    session = Session(previews=False)
+    result = {**evaluate(session, outline, args.student, prompts, plans, judge, args.out), "metric": metric}
     text = json.dumps(result, indent=1) + "\n"
     write_whole(args.out / "quality.json", lambda path: path.write_text(text))
     print(text)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from rmd.backbones.base import Backbone
-from rmd.backbones.cards import StudentSpec
-from rmd.engine.pool import Loaded
-from rmd.method.cascade import CascadeSampler
-from rmd.method.denoiser import Denoiser
-from rmd.method.plan import CascadePlan, two_stage
+from rmd.backbones.outline import Outline
+from rmd.engine.results import Done, Output
+from rmd.engine.session import Session
 from rmd.method.transition import lost_detail
+from rmd.request import NO_STUDENT, GenerateRequest
 from rmd.train.sheets import save_sheet
 from rmd.worlds.emoji_judge import Templates, parse_prompt
 
 SEED = 1234
-BATCH = 10
 COLUMNS = 8
 
 
@@ -66,83 +65,68 @@ class PictureJudge:
         return score(pixels, prompts, self.templates).as_dict()
 
 
-def batches(prompts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
-    for start in range(0, len(prompts), BATCH):
-        yield start, prompts[start : start + BATCH]
+def run(session: Session, request: GenerateRequest) -> Done:
+    """One request, computed exactly as a click on Generate computes it."""
+    return next(event for event in session.generate(request) if isinstance(event, Done))
 
 
-@torch.inference_mode()
-def teacher_latents(backbone: Backbone, prompts: Sequence[str], steps: int, guidance: float) -> Tensor:
-    """The pipeline's own clean latents, (B, C, *S)."""
-    rows = []
-    for start, part in tqdm(list(batches(prompts)), desc="teacher"):
-        positive, negative = backbone.encode(list(part)), backbone.encode([""] * len(part))
-        noise = noise_for(backbone, start, len(part))
-        rows.append(backbone.teacher(positive, negative, noise, steps, guidance, lambda *_: None))
-    return torch.cat(rows)
+def pixels_of(outputs: Sequence[Output]) -> Tensor:
+    """Pictures (B, 3, H, W) or clips (B, 3, F, H, W) in [−1, 1]."""
+    rows = [torch.stack([as_tensor(frame) for frame in output.frames], dim=1) for output in outputs]
+    clips = torch.stack(rows)
+    return clips[:, :, 0] if clips.shape[2] == 1 else clips
 
 
-@torch.inference_mode()
-def decoded(backbone: Backbone, latents: Tensor) -> Tensor:
-    """Clean latents as pictures or clips (B, 3, *S) in [−1, 1], a batch at a time."""
-    return torch.cat([backbone.pixels(part) for part in latents.split(BATCH)])
-
-
-@torch.inference_mode()
-def cascade_pictures(backbone: Backbone, prompts: Sequence[str], plan: CascadePlan, guidance: float) -> Tensor:
-    """Results of a plan from the same noise as `teacher_latents`, (B, 3, *S) in [−1, 1]."""
-    rows, sampler = [], CascadeSampler(backbone.schedule, plan)
-    for start, part in batches(prompts):
-        negative = backbone.encode([""] * len(part)) if guidance != 1 else None
-        denoiser = Denoiser(backbone, backbone.encode(list(part)), negative, guidance)
-        noise = noise_for(backbone, start, len(part))
-        x0 = noise
-        for event in sampler.steps(denoiser, sampler.initial(noise), torch.Generator().manual_seed(SEED + start)):
-            x0 = event.estimate.x0
-        rows.append(backbone.pixels(x0))
-    return torch.cat(rows)
-
-
-def noise_for(backbone: Backbone, start: int, count: int) -> Tensor:
-    shape = (count, backbone.channels, *backbone.latent_size(backbone.spec.high))
-    return torch.randn(shape, generator=torch.Generator().manual_seed(SEED + 7919 * (start + 1))).to(backbone.device)
-
-
-def plan_of(backbone: Backbone, steps: int, switch: int, card: StudentSpec | None) -> CascadePlan:
-    low, high = backbone.latent_size(backbone.spec.low), backbone.latent_size(backbone.spec.high)
-    eta, kind = (card.eta, card.reinjection) if card else (0.7, "band")
-    return two_stage(backbone.schedule, steps, switch, low, high, eta=eta, reinjection=kind)
+def as_tensor(picture: Image.Image) -> Tensor:
+    """(3, H, W) in [−1, 1]."""
+    return torch.tensor(np.asarray(picture.convert("RGB"))).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def evaluate(
-    loaded: Loaded, prompts: Sequence[str], plans: Sequence[tuple[int, int]], judge: Judge, sheets: Path
+    session: Session,
+    outline: Outline,
+    student: str | None,
+    prompts: Sequence[str],
+    plans: Sequence[tuple[int, int]],
+    judge: Judge,
+    sheets: Path,
 ) -> dict[str, Any]:
     """Scores of the teacher, its weights in the cascade (guided, not distilled) and the student's plans.
 
-    Writes contact sheets teacher.png and student-K-S.png / cascade-K-S.png of the default plan into `sheets`.
+    Every picture is a request of the session, so plans, times, guidance, shift, dtype and device are those of the app.
+    student: as in `GenerateRequest`. Writes contact sheets teacher.png, cascade-not-distilled.png and student.png (of
+    the default plan) into `sheets`.
     """
-    spec, card = loaded.teacher.spec, loaded.card
+    asked = {"backbone": outline.entry.id, "student": student}
+    first = [outline.request({**asked, "prompt": p, "seed": SEED + i}) for i, p in enumerate(prompts)]
     sheets.mkdir(parents=True, exist_ok=True)
-    latents = teacher_latents(loaded.teacher, prompts, spec.teacher_steps, spec.guidance)
-    pictures = decoded(loaded.teacher, latents)
+    slow, free = [], []
+    for request in tqdm(first, desc="teacher"):  # beside its own weights in the cascade, which share its model
+        done = run(session, replace(request, student=NO_STUDENT))
+        assert done.teacher is not None
+        slow.append(done.teacher)
+        free.append(done.student)
+    latents = torch.cat([output.latents for output in slow if output.latents is not None])
+    pictures, undistilled = pixels_of(slow), pixels_of(free)
     save(pictures, sheets / "teacher.png")
+    save(undistilled, sheets / "cascade-not-distilled.png")
+    usual = first[0]
+    steps, switch = usual.steps, usual.switch
     result: dict[str, Any] = {
         "prompts": len(prompts),
-        "detail": round(lost_detail(latents, loaded.teacher.latent_size(spec.low)), 4),
+        "detail": round(lost_detail(latents, outline.latent_size(outline.spec.low)), 4),
         "teacher": {
-            "steps": spec.teacher_steps,
-            "guidance": spec.guidance,
+            "steps": usual.teacher_steps,
+            "guidance": usual.guidance,
             **judge.score(pictures, prompts),
         },
+        "cascade_not_distilled": {"steps": steps, "switch": switch, **judge.score(undistilled, prompts)},
     }
-    steps, switch = (card or spec).default_steps, (card or spec).default_switch
-    free = cascade_pictures(loaded.teacher, prompts, plan_of(loaded.teacher, steps, switch, card), spec.guidance)
-    save(free, sheets / "cascade-not-distilled.png")
-    result["cascade_not_distilled"] = {"steps": steps, "switch": switch, **judge.score(free, prompts)}
-    if loaded.student is not None:
+    if outline.card is not None:
         rows = []
         for k, s in tqdm(list(plans), desc="student plans"):
-            pictures = cascade_pictures(loaded.student, prompts, plan_of(loaded.student, k, s, card), 1.0)
+            requests = [replace(request, steps=k, switch=s, teacher=False) for request in first]
+            pictures = pixels_of([run(session, request).student for request in requests])
             rows.append({"steps": k, "switch": s, **judge.score(pictures, prompts)})
             if (k, s) == (steps, switch):
                 save(pictures, sheets / "student.png")

@@ -85,6 +85,7 @@ def teacher(runs: Path, target: Path, continued: bool) -> None:
         "licence": LICENCE,
         "known_words": [c.name for c in emoji.concepts()],
         "colours": list(emoji.COLOURS),
+        "caption_words": list(emoji.CAPTION_WORDS),
         "rgb_factors": fit_rgb(vae, latents["high"]),
     }
     BackboneSpec(id="check", **{k: v for k, v in card.items() if k != "rgb_factors"})  # the reader's own shape

@@ -41,6 +41,9 @@ PHRASING = (0.7, 0.15, 0.15)  # how often each caption of `captions` is used
 COLOURS = ("white", "gray", "light blue", "blue", "green", "yellow", "pink", "purple")
 
 
+CAPTION_WORDS = (*emoji.CAPTION_WORDS, "that")
+
+
 @dataclass(frozen=True)
 class Pose:
     """An object in a frame: its size and place (of its centre, from the canvas's) in canvases, clockwise angle."""

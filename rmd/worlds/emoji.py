@@ -40,6 +40,10 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 
 
+CAPTION_WORDS = ("a", "an", "the", "on", "of", "background", "3d", "emoji")
+"""What captions say beside objects and colours."""
+
+
 @dataclass(frozen=True)
 class Concept:
     """One known object: the name used in captions, its group and its picture's file name."""

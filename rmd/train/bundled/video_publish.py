@@ -57,6 +57,7 @@ def teacher(runs: Path, target: Path, continued: bool) -> None:
         "licence": LICENCE,
         "known_words": [*clips.OBJECTS, *(words for m in clips.MOTIONS for words in (m.doing, m.does))],
         "colours": list(clips.COLOURS),
+        "caption_words": list(clips.CAPTION_WORDS),
         "prompts": PROMPTS.read_text().splitlines(),
         "rgb_factors": fit_rgb(vae, latents["high"]),
     }

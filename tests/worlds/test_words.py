@@ -1,0 +1,25 @@
+"""The bundled models know every word of the captions they were trained on, and no others."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rmd.backbones import catalog
+from rmd.backbones.cards import unknown_words, with_article
+from rmd.backbones.outline import read_outline
+from rmd.worlds import clips, emoji
+
+
+@pytest.mark.parametrize("world", [emoji, clips], ids=["emoji-sdxl", "emoji-wan"])
+def test_a_model_knows_its_own_captions(world: object, request: pytest.FixtureRequest) -> None:
+    spec = read_outline(catalog.find(request.node.callspec.id)).spec
+    drawn = world.draw_captions(400, torch.Generator().manual_seed(0))  # type: ignore[attr-defined]
+    assert {word for caption in drawn for word in unknown_words(spec, caption)} == set()
+    assert unknown_words(spec, "a fox beside a zebra") == ["beside", "zebra"]
+    assert spec.caption_words == world.CAPTION_WORDS  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("noun", ["a fox", "an apple", "a unicorn", "an orange", "a light blue", "an umbrella"])
+def test_articles_follow_the_sound(noun: str) -> None:
+    assert with_article(noun.partition(" ")[2]) == noun
