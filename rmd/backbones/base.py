@@ -93,7 +93,7 @@ class Backbone(Protocol):
         ...
 
     def encode(self, prompts: list[str]) -> Conditioning:
-        """Text → conditioning, one row per prompt; "" is the unconditional one."""
+        """Text → conditioning, one row per prompt; "" is the unconditional one, made as the pipeline makes its own."""
         ...
 
     def release_text_encoders(self) -> None:

@@ -38,6 +38,9 @@ class SDXLBackbone(PipelineBackbone):
 
     def _encode(self, prompts: list[str], device: torch.device) -> Conditioning:
         embeds, _, pooled, _ = self.pipe.encode_prompt(prompts, device=device, do_classifier_free_guidance=False)
+        if self.pipe.config.force_zeros_for_empty_prompt:  # what the pipeline does where no negative prompt is given
+            said = torch.tensor([bool(prompt) for prompt in prompts], device=embeds.device)
+            embeds, pooled = embeds * said[:, None, None], pooled * said[:, None]
         return {"embeds": embeds, "pooled": pooled}
 
     def predict(self, x: Tensor, t: Time, conditioning: Conditioning) -> Tensor:

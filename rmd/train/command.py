@@ -47,7 +47,8 @@ def add_train(commands: Any) -> None:
         f"and, after `data`, for the video backbone:\n\n{video}\n\n"
         "How long the shipped models took stands in their training.json.\n"
         "A stage that was interrupted goes on from its last state (saved every two minutes) when the same command is\n"
-        "given again. Each writes log.jsonl and sample sheets into its folder under --runs. Seeds are fixed.",
+        "given again. Each writes log.jsonl and sample sheets into its folder under --runs. Seeds are fixed;\n"
+        "some draws also depend on the number of threads.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("stage", choices=[*STAGES, *VIDEO_STAGES], metavar="stage")

@@ -82,14 +82,14 @@ def noise(backbone: PipelineBackbone, seed: int = 3) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def bare(backbone: PipelineBackbone, guidance: float, output: str = "latent") -> Any:
+def bare(backbone: PipelineBackbone, guidance: float, output: str = "latent", negative: str | None = None) -> Any:
     """The pipeline itself, called as its own documentation does."""
     start = noise(backbone)
     height, width = backbone.spec.high
     more: dict[str, Any] = {"num_frames": backbone.spec.frames, "max_sequence_length": 24} if start.ndim == 5 else {}
     return backbone.pipe(
         PROMPT, height=height, width=width, latents=start, num_inference_steps=5, guidance_scale=guidance,
-        output_type=output, return_dict=False, **more,
+        output_type=output, return_dict=False, negative_prompt=negative, **more,
     )[0]  # fmt: skip
 
 
@@ -98,6 +98,25 @@ def test_the_teacher_is_the_bare_pipeline_bit_for_bit(backbone: PipelineBackbone
     positive, negative = backbone.encode([PROMPT]), backbone.encode([""])
     ours = backbone.teacher(positive, negative, noise(backbone), 5, guidance, lambda *_: None)
     assert torch.equal(ours, bare(backbone, guidance))
+
+
+@pytest.mark.parametrize("negative", ["", "blurry"])
+def test_a_negative_prompt_is_the_pipelines(backbone: PipelineBackbone, negative: str) -> None:
+    positive, unwanted = backbone.encode([PROMPT]), backbone.encode([negative])
+    ours = backbone.teacher(positive, unwanted, noise(backbone), 5, 3.5, lambda *_: None)
+    assert torch.equal(ours, bare(backbone, 3.5, negative=negative or None))
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+def test_without_a_negative_prompt_sdxl_follows_its_own_flag(folders: dict[str, Path], zeros: bool) -> None:
+    """Zeros where the pipeline says so, as SDXL's published one does, else what its encoders make of ""."""
+    made: Any = loading.open_backbone(folders["sdxl"], "sdxl", CPU, torch.float32)
+    made.pipe.register_to_config(force_zeros_for_empty_prompt=zeros)
+    empty, other = made.encode(["", "a fox"])["embeds"]
+    assert bool((empty == 0).all()) is zeros
+    assert bool((other != 0).any())
+    ours = made.teacher(made.encode([PROMPT]), made.encode([""]), noise(made), 5, 3.5, lambda *_: None)
+    assert torch.equal(ours, bare(made, 3.5))
 
 
 def test_decoding_is_the_pipelines(backbone: PipelineBackbone) -> None:

@@ -149,7 +149,7 @@ def train(data: Path, folder: Path, steps: int = 2400, start: Path | None = None
 
     def backward(vae: AutoencoderKLWan, kind: str, seed: int) -> dict[str, float]:
         g = generator_for(SEED, seed)
-        x = source.batch(kind, BATCH[kind] // workers, g)
+        x = source.batch(kind, -(-BATCH[kind] // workers), g)
         with torch.autocast("cpu", torch.bfloat16):
             total, mse = loss(vae, x, g)
         total.backward()

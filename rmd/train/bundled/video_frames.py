@@ -23,7 +23,10 @@ from torch import Tensor, nn
 
 
 def encode(vae: AutoencoderKLWan, x: Tensor) -> Tensor:
-    """Clips (B, 3, F, H, W) in [−1, 1] → posterior means (B, C, 1 + (F − 1)/4, H/8, W/8), not normalised."""
+    """Clips (B, 3, F, H, W) in [−1, 1] → posterior means (B, C, 1 + (F − 1)/T, H/8, W/8), not normalised.
+
+    T: frames packed into one of the latents', by the halvings of time in the encoder.
+    """
     part: Any = vae.encoder
     x, count = to_frames(patchify(x, vae.config["patch_size"])), len(x)
     x = conv(part.conv_in, x)
