@@ -11,10 +11,12 @@ What comes without a card was not trained by this project: it runs as a training
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -115,12 +117,17 @@ def open_student(path: Path, backbone: Backbone, card: StudentSpec | None = None
             network = peft_network(path, base)
         else:
             file = path if path.is_file() else next(path.glob("*.safetensors"))
-            network = network_from_file(load_file(file), backbone)
+            network = network_from_file(load_file(file), backbone, header_of(file))
     except RequestError:
         raise
     except Exception as error:  # diffusers and peft raise many kinds; all mean the same to the user
         raise RequestError(f"The student in {path} cannot be loaded: {first_line(error)}") from error
     check_complete(network, path)
+    if kind != "network" and same_weights(network, base):
+        raise RequestError(
+            f"The student in {path} cannot be used: it changes no weight of {backbone.spec.name}; it was made for "
+            "another network, or never trained."
+        )
     network = network.to(base.dtype).eval().requires_grad_(False)
     if backbone.channels_last:
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -156,19 +163,33 @@ def peft_network(folder: Path, base: nn.Module) -> nn.Module:
     return merged.merge_and_unload()
 
 
-def network_from_file(state: dict[str, Tensor], backbone: Backbone) -> nn.Module:
+def header_of(file: Path) -> dict[str, str]:
+    """The texts in the header of a safetensors file."""
+    with safe_open(file, framework="pt") as opened:
+        return opened.metadata() or {}
+
+
+def same_weights(network: nn.Module, base: nn.Module) -> bool:
+    """Whether every weight is the base's own, up to its precision."""
+    theirs = base.state_dict()
+    return all(torch.equal(value.to(theirs[name].dtype), theirs[name]) for name, value in network.state_dict().items())
+
+
+def network_from_file(state: dict[str, Tensor], backbone: Backbone, header: dict[str, str]) -> nn.Module:
     """A full network or the base with a LoRA merged in, by the names in one file."""
     base: Any = backbone.network
     if any("lora" in name for name in state):
-        return lora_network(state, backbone)
+        return lora_network(state, backbone, header)
     wanted = base.state_dict()
     for prefix in ("", f"{backbone.component}.", "model."):
         named = {name.removeprefix(prefix): value for name, value in state.items()}
         if set(named) == set(wanted):
             break
     else:
-        missing = sorted(set(wanted) - set(state))
-        raise ValueError(f"its weights are named otherwise than {backbone.spec.name}'s; it lacks {missing[0]}")
+        bare = {name.removeprefix(f"{backbone.component}.").removeprefix("model.") for name in state}
+        missing, extra = sorted(set(wanted) - bare), sorted(bare - set(wanted))
+        lacks = f"it lacks {missing[0]}" if missing else f"{backbone.spec.name} has no {extra[0]}"
+        raise ValueError(f"its weights are named otherwise than {backbone.spec.name}'s; {lacks}")
     wrong = [name for name, value in named.items() if value.shape != wanted[name].shape]
     if wrong:
         found, meant = list(named[wrong[0]].shape), list(wanted[wrong[0]].shape)
@@ -178,18 +199,28 @@ def network_from_file(state: dict[str, Tensor], backbone: Backbone) -> nn.Module
     return network
 
 
-def lora_network(state: dict[str, Tensor], backbone: Backbone) -> nn.Module:
-    """The base with a LoRA's low-rank products added to its weights; every one of them must find its place."""
+def lora_network(state: dict[str, Tensor], backbone: Backbone, header: dict[str, str]) -> nn.Module:
+    """The base with a LoRA's low-rank products added to its weights; every one of them must find its place.
+
+    header: the file's, where diffusers keeps rank and alpha ("lora_adapter_metadata").
+    """
+    refuse_unread(state)
     network: Any = copy.deepcopy(backbone.network)
     if any(name.startswith(PEFT_PREFIX) for name in state):
         state = {f"{backbone.component}.{name.removeprefix(PEFT_PREFIX)}": value for name, value in state.items()}
+    layers = {name for name, _ in network.named_modules()}
+    if all(name.split(".lora", 1)[0].removesuffix(".alpha") in layers for name in state):  # written without a component
+        state = {f"{backbone.component}.{name}": value for name, value in state.items()}
     named, alphas = backbone.lora_weights(state)
     prefix = f"{backbone.component}."
     others = [name for name in named if not name.startswith(prefix)]
     named = {name: value for name, value in named.items() if name.startswith(prefix)}
     if not named:
         raise ValueError(f"it is a LoRA for something else: {others[0] if others else 'nothing'} in it")
-    network.load_lora_adapter(named, network_alphas=alphas, prefix=backbone.component, adapter_name="student")
+    settings = None if alphas else adapter_settings(header, backbone.component)
+    network.load_lora_adapter(
+        named, network_alphas=alphas, prefix=backbone.component, adapter_name="student", metadata=settings
+    )
     downs = [name for name in named if name.endswith(("lora_A.weight", "lora.down.weight", "lora_down.weight"))]
     placed = [m for m in network.modules() if "student" in getattr(m, "lora_A", {})]
     if len(placed) != len(downs):
@@ -197,6 +228,24 @@ def lora_network(state: dict[str, Tensor], backbone: Backbone) -> nn.Module:
     network.fuse_lora(adapter_names=["student"])
     network.unload_lora()
     return network
+
+
+def refuse_unread(state: dict[str, Tensor]) -> None:
+    """Raise ValueError for weights beside the low-rank products that the converters drop without a word."""
+    for name, value in state.items():
+        if name.endswith("dora_scale"):
+            raise ValueError(f"it is a DoRA ({name}), which is not read here; merge it into a full network first")
+        if name.endswith((".diff", ".diff_m")) and bool(value.any()):
+            raise ValueError(f"it changes weights without a low-rank product ({name}); merge it into a full network")
+
+
+def adapter_settings(header: dict[str, str], component: str) -> dict[str, Any] | None:
+    """What diffusers wrote about a component's adapter when it saved the file: rank, alpha, layers; None: nothing."""
+    try:
+        known = json.loads(header.get("lora_adapter_metadata", "{}"))
+    except ValueError:
+        return None
+    return {name: value for name, value in known.items() if name.startswith(f"{component}.")} or None
 
 
 def differs(a: Any, b: Any) -> bool:
