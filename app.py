@@ -22,9 +22,11 @@ from rmd.engine import zero
 from rmd.engine.pool import ModelPool
 from rmd.engine.session import Session
 from rmd.engine.teacher_cache import TeacherCache
-from rmd.serve.runner import DEADLINE, Offer, Runner
+from rmd.serve.offer import Offer
+from rmd.serve.runner import DEADLINE, Runner
 from rmd.serve.server import RATE, Options, launch
-from rmd.ui import layout, style
+from rmd.ui import style
+from rmd.ui.page import build
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -99,7 +101,7 @@ def session_for(offer: Offer) -> Session:
         return Session()
     session = zero.LentSession(spaces.GPU, gr.Error, ModelPool(torch.device("cuda"), warm=False))
     if offer.default is not None:
-        session.pool.acquire(offer.outline(offer.default).entry.id, None)
+        session.pool.acquire(offer.default, None)
     return session
 
 
@@ -112,7 +114,7 @@ def main() -> None:
         folder = args.teacher_cache or (files / "teachers" if zero.present() else None)
         cache = TeacherCache(folder) if folder else None
         runner = Runner(session_for(offer), offer, files / "rmd", args.deadline, cache)
-        page = layout.build(runner)
+        page = build(runner)
     except RequestError as error:
         raise SystemExit(str(error)) from error
     name, _, password = (args.auth or "").partition(":")

@@ -15,9 +15,11 @@ import gradio as gr
 import pytest
 
 from rmd.engine.session import Session
-from rmd.serve.runner import Offer, Runner
+from rmd.serve.offer import Offer
+from rmd.serve.runner import Runner
 from rmd.serve.server import Options, launch
-from rmd.ui import layout, style
+from rmd.ui import style
+from rmd.ui.page import build
 
 
 class SlowSession(Session):
@@ -76,7 +78,7 @@ def serving(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         runner = Runner(session or Session(), Offer([tiny]), folder / "rmd", deadline)
-        page = layout.build(runner)
+        page = build(runner)
         chosen = replace(Options(port=None), **options)
         _, url, _ = launch(page, runner, chosen, prevent_thread_lock=True, quiet=True, **style.look())
         try:

@@ -32,17 +32,20 @@ from rmd.backbones import catalog
 from rmd.engine.session import Session
 from rmd.request import completed, make_request, teacher_key
 from rmd.serve.api import endpoint
-from rmd.serve.runner import Offer, Runner, Saved, stored
-from rmd.ui import layout
-from rmd.ui.pairs import table
-from rmd.ui.sharing import Sharing
+from rmd.serve.offer import Offer
+from rmd.serve.runner import Runner, Saved, stored
+from rmd.ui.draw.history import pair_table
+from rmd.ui.page import build
+from rmd.ui.rail import Rail
+from rmd.ui.share import Share
 import inspect
 tiny, out = Path(sys.argv[1]), Path(sys.argv[2])
 runner = Runner(Session(), Offer([tiny]), out / "files")
-page = layout.build(runner)
+page = build(runner)
 function = endpoint(runner)
 request = make_request({"backbone": "x", "prompt": "a", "sparkle": 5})
-share = Sharing(runner)
+with gr.Blocks():
+    share = Share(runner, Rail(runner.offer))
 saved = stored(out)
 components = {c.label: c for c in page.blocks.values() if getattr(c, "label", None)}
 slider = components["Sparkle of the result"]
@@ -51,10 +54,10 @@ print(json.dumps({
     "parameter": str(inspect.signature(function).parameters["sparkle"]),
     "documentation": [line.strip() for line in function.__doc__.splitlines() if "sparkle" in line],
     "file": saved.result.request.sparkle,
-    "link": share.link(gr.Request(headers={"referer": "http://x/"}), saved),
+    "link": share.link_to(gr.Request(headers={"referer": "http://x/"}), saved),
     "key": teacher_key(request)["sparkle"],
     "old files": completed({"prompt": "a"})["sparkle"],
-    "history": "Sparkle of the result" in table([{"request": asdict(request)}] * 2),
+    "history": "Sparkle of the result" in pair_table([{"request": asdict(request)}] * 2),
 }))
 """
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from rmd.backbones import hub, machine
 from rmd.backbones.cards import BackboneSpec, StudentSpec
 from rmd.backbones.folders import BACKBONE_CARD, STUDENT_CARD, adapter_of, missing_file, read_json, spec_from
+from rmd.backbones.naming import named, publish
 from rmd.checks import RequestError
 from rmd.request import NO_STUDENT
 
@@ -19,6 +22,14 @@ CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 ROWS = Path(__file__).with_name("catalog.json")
 DECODER_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 COMMAND = "python -m rmd models --download"
+
+
+def downloaded(repo: str, name: str, revision: str = "main") -> Path | None:
+    """The folder of a repository's files on this machine, called by `name` in messages from now on, or None."""
+    folder = hub.cached(repo, revision)
+    if folder:
+        publish(folder, name)
+    return folder
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,7 @@ class Published:
     @property
     def path(self) -> Path | None:
         """Where they are on this machine, or None."""
-        folder = hub.cached(self.repo)
+        folder = downloaded(self.repo, self.card.name)
         found = folder / self.file if folder and self.file else folder
         return found if found and found.exists() else None
 
@@ -52,7 +63,7 @@ class TinyDecoder:
     @property
     def path(self) -> Path | None:
         """Its folder, when all of it is on this machine."""
-        folder = hub.cached(self.repo)
+        folder = downloaded(self.repo, self.name)
         return folder if folder and all((folder / name).exists() for name in DECODER_FILES) else None
 
 
@@ -140,19 +151,46 @@ def published_from(row: dict[str, Any], base: str) -> Published:
     return Published(row["id"], row["repo"], card, patterns, file)
 
 
+def give_names(entry: Entry) -> None:
+    """What lies in an entry's folders is called by its id in messages."""
+    publish(entry.folder, entry.id)
+    publish(entry.student, f"the student of {entry.id}")
+
+
 ENTRIES = tuple(entry_from(row) for row in json.loads(ROWS.read_text(encoding="utf-8")))
+for _entry in ENTRIES:
+    give_names(_entry)
 DEFAULT = ENTRIES[0].id
 
 
 def located(entry: Entry) -> Entry:
     """The entry with the folder in which its files really are, for one from the Hub that was downloaded."""
-    folder = hub.cached(entry.hub.repo, entry.hub.revision) if entry.hub else None
+    folder = downloaded(entry.hub.repo, entry.id, entry.hub.revision) if entry.hub else None
     return replace(entry, folder=folder) if folder else entry
+
+
+REGISTERED: dict[str, Entry] = {}
+"""Local folders with a public id: what a server offers is asked for by id, never by a path."""
+
+
+def register(folder: Path, taken: Container[str] = ()) -> Entry:
+    """Give a local diffusers folder a public id: its name, numbered where the catalog or `taken` has that already.
+
+    Raises RequestError when there is no such folder.
+    """
+    if not folder.is_dir():
+        raise RequestError(f"--backbone {folder} is not a folder on this machine.")
+    used = {entry.id for entry in ENTRIES}
+    names = (folder.name if i == 1 else f"{folder.name}-{i}" for i in itertools.count(1))
+    free = next(name for name in names if name not in used and name not in taken)
+    REGISTERED[free] = entry = Entry(free, folder.name, folder, folder / "student")
+    give_names(entry)
+    return entry
 
 
 def find(name: str) -> Entry:
     """The entry of an id, or one made up for a local diffusers folder; raises RequestError for neither."""
-    for entry in ENTRIES:
+    for entry in (*ENTRIES, *REGISTERED.values()):
         if entry.id == name:
             return located(entry)
     folder = Path(name).expanduser()
@@ -170,12 +208,13 @@ def check_there(entry: Entry) -> None:
             f"(about {entry.hub.download_gb:g} GB, licence {entry.licence})."
         )
     if not entry.hub and entry.folder.parent == CHECKPOINTS and not entry.folder.exists():
-        raise RequestError(f"{entry.name} is not there: this copy comes without its weights in {entry.folder}.")
+        place = f"{CHECKPOINTS.name}/{entry.folder.name}"
+        raise RequestError(f"{entry.name} is not there: this copy comes without its weights in {place}.")
     adapter_of(entry.folder)
     missing = missing_file(entry.folder)
     if missing:
         again = f"; `{COMMAND} {entry.id}` goes on with the download" if entry.hub else ""
-        raise RequestError(f"{entry.folder} cannot be loaded: it is incomplete, {missing} is missing{again}.")
+        raise RequestError(f"{named(entry.folder)} cannot be loaded: it is incomplete, {missing} is missing{again}.")
 
 
 def status(entry: Entry, device: torch.device | None = None) -> Status:

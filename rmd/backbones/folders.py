@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rmd.backbones.adapter import PipelineBackbone
 from rmd.backbones.cards import BackboneSpec, StudentSpec
+from rmd.backbones.naming import by_name, named
 from rmd.backbones.sd3 import SD3Backbone
 from rmd.backbones.sdxl import SDXLBackbone
 from rmd.backbones.wan import WanBackbone
@@ -31,9 +32,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RequestError(f"{path} cannot be read as JSON: {error}.") from error
+        raise RequestError(f"{named(path)} cannot be read as JSON: {first_line(error)}") from error
     if not isinstance(data, dict):
-        raise RequestError(f"{path} must hold one JSON object.")
+        raise RequestError(f"{named(path)} must hold one JSON object.")
     return data
 
 
@@ -46,9 +47,9 @@ def read_config(folder: Path, component: str) -> dict[str, Any]:
 def pipeline_class(folder: Path) -> str:
     """The `_class_name` of a diffusers folder; raises RequestError when it is none."""
     if not folder.is_dir():
-        raise RequestError(f"There is no folder {folder}; give a backbone id or a folder in diffusers format.")
+        raise RequestError(f"There is no folder {named(folder)}; give a backbone id or a folder in diffusers format.")
     if not (folder / "model_index.json").is_file():
-        raise RequestError(f"{folder} is not a diffusers pipeline: model_index.json is missing.")
+        raise RequestError(f"{named(folder)} is not a diffusers pipeline: model_index.json is missing.")
     return str(read_json(folder / "model_index.json").get("_class_name"))
 
 
@@ -56,7 +57,7 @@ def adapter_of(folder: Path) -> type[PipelineBackbone]:
     """The adapter for a folder's class; raises RequestError for a folder that is none or of another class."""
     name = pipeline_class(folder)
     if name not in ADAPTERS:
-        raise RequestError(f"{folder} holds a {name}; supported are folders of {', '.join(ADAPTERS)}.")
+        raise RequestError(f"{named(folder)} holds a {name}; supported are folders of {', '.join(ADAPTERS)}.")
     return ADAPTERS[name]
 
 
@@ -107,7 +108,7 @@ def read_spec(folder: Path, id: str) -> tuple[BackboneSpec, Tensor | None]:
         factors = card.pop("rgb_factors", None)
         return spec_from(card, id), None if factors is None else torch.tensor(factors, dtype=torch.float32)
     except (TypeError, ValueError) as error:
-        raise RequestError(f"{folder / BACKBONE_CARD} does not fit: {first_line(error)}") from error
+        raise RequestError(f"{named(folder / BACKBONE_CARD)} does not fit: {first_line(error)}") from error
 
 
 def spec_from(card: dict[str, Any], id: str) -> BackboneSpec:
@@ -120,23 +121,23 @@ def spec_from(card: dict[str, Any], id: str) -> BackboneSpec:
 def read_student(folder: Path) -> StudentSpec:
     """The card of a student folder, without loading its weights."""
     if not (folder / STUDENT_CARD).is_file():
-        raise RequestError(f"{folder} is not a student: {STUDENT_CARD} is missing.")
+        raise RequestError(f"{named(folder)} is not a student: {STUDENT_CARD} is missing.")
     card = read_json(folder / STUDENT_CARD)
     try:
         return StudentSpec(**{**card, "times": tuple(card.get("times", ()))})
     except (TypeError, ValueError) as error:
-        raise RequestError(f"{folder / STUDENT_CARD} does not fit: {first_line(error)}") from error
+        raise RequestError(f"{named(folder / STUDENT_CARD)} does not fit: {first_line(error)}") from error
 
 
 def check_complete(network: nn.Module, folder: Path) -> None:
     """Raise RequestError when weights are missing; diffusers leaves them without values and only logs it."""
     missing = [name for name, value in network.state_dict().items() if value.is_meta]
     if missing:
-        raise RequestError(f"{folder} cannot be loaded: {', '.join(missing[:3])} missing in its weights.")
+        raise RequestError(f"{named(folder)} cannot be loaded: {', '.join(missing[:3])} missing in its weights.")
 
 
 def first_line(error: Exception) -> str:
-    """An exception's words as the end of a sentence."""
-    lines = str(error).strip().splitlines()
+    """An exception's words as the end of a sentence, without the places of folders that have a name."""
+    lines = by_name(str(error)).strip().splitlines()
     line = lines[0] if lines else type(error).__name__
     return (line if len(line) <= 200 else line[:199] + "…").rstrip(".") + "."

@@ -27,6 +27,7 @@ from rmd.backbones.folders import (
     read_spec,
     variant_of,
 )
+from rmd.backbones.naming import named
 from rmd.backbones.placement import place, save_memory
 from rmd.backbones.students import open_student
 from rmd.checks import RequestError
@@ -88,7 +89,7 @@ def open_backbone(
     own, factors = (spec, None) if spec else read_spec(folder, id)
     missing = missing_file(folder)
     if missing:
-        raise RequestError(f"{folder} cannot be loaded: it is incomplete, {missing} is missing.")
+        raise RequestError(f"{named(folder)} cannot be loaded: it is incomplete, {missing} is missing.")
     # what a folder leaves out has to be left out by name where its class does not call it optional (SD3's T5)
     index = read_json(folder / "model_index.json")
     absent = {part: None for part, source in index.items() if source == [None, None]}
@@ -104,11 +105,11 @@ def open_backbone(
             **extra,
         )
     except Exception as error:  # diffusers raises many kinds; all mean the same to the user
-        raise RequestError(f"{folder} cannot be loaded: {first_line(error)}") from error
+        raise RequestError(f"{named(folder)} cannot be loaded: {first_line(error)}") from error
     for part in (adapter.component, "vae"):
         network = getattr(pipe, part, None)
         if network is None:
-            raise RequestError(f"{folder} cannot be loaded: it has no {part}.")
+            raise RequestError(f"{named(folder)} cannot be loaded: it has no {part}.")
         check_complete(network, folder)
     try:
         backbone = adapter(own, pipe, factors, folder)
@@ -119,7 +120,7 @@ def open_backbone(
             raise ValueError(f"rgb_factors must be 3 rows of {backbone.channels + 1} numbers")
     except ValueError as error:
         card = folder / BACKBONE_CARD
-        raise RequestError(f"{card if card.is_file() else folder} does not fit: {first_line(error)}") from error
+        raise RequestError(f"{named(card if card.is_file() else folder)} does not fit: {first_line(error)}") from error
     return backbone
 
 
@@ -130,7 +131,7 @@ def open_decoder(folder: Path, device: torch.device) -> nn.Module:
             folder, dtype=default_dtype(device), use_safetensors=True, local_files_only=True
         )
     except Exception as error:
-        raise RequestError(f"{folder} cannot be loaded: {first_line(error)}") from error
+        raise RequestError(f"{named(folder)} cannot be loaded: {first_line(error)}") from error
     check_complete(decoder, folder)
     return decoder.to(device, memory_format=torch.channels_last).eval()
 

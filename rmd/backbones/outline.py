@@ -9,6 +9,7 @@ from rmd.backbones.base import Grid
 from rmd.backbones.cards import BackboneSpec, StudentSpec
 from rmd.backbones.catalog import Entry, check_there, decoder_folder, known_card, located, student_folder
 from rmd.backbones.folders import adapter_of, first_line, read_config, read_spec
+from rmd.backbones.naming import named
 from rmd.backbones.students import student_card
 from rmd.checks import RequestError
 from rmd.method.schedule import NoiseSchedule
@@ -80,5 +81,5 @@ def read_outline(entry: Entry, student: str | None = None) -> Outline:
     try:
         schedule = adapter.schedule_of(scheduler, card.shift if card and card.shift else spec.shift)
     except (TypeError, ValueError) as error:
-        raise RequestError(f"{entry.folder} does not fit: {first_line(error)}") from error
+        raise RequestError(f"{named(entry.folder)} does not fit: {first_line(error)}") from error
     return Outline(entry, spec, card, schedule, adapter.grid_of(vae, network))

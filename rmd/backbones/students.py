@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from rmd.backbones.base import Backbone
 from rmd.backbones.cards import BackboneSpec, StudentSpec
 from rmd.backbones.folders import STUDENT_CARD, check_complete, first_line, read_json, read_student
+from rmd.backbones.naming import named
 from rmd.backbones.placement import place_alone
 from rmd.checks import RequestError
 
@@ -40,7 +41,7 @@ def student_card(path: Path, spec: BackboneSpec) -> StudentSpec:
     if (path / STUDENT_CARD).is_file():
         return read_student(path)
     if not path.exists():
-        raise RequestError(f"{path} is not a student: there is no such file, and no folder with {STUDENT_CARD}.")
+        raise RequestError(f"{named(path)} is not a student: there is no such file, and no folder with {STUDENT_CARD}.")
     kind_of(path)
     return StudentSpec(
         name=path.stem if path.is_file() else path.name,
@@ -62,14 +63,14 @@ def kind_of(path: Path) -> str:
         if path.suffix in PICKLES:
             raise pickled(path)
         if path.suffix != ".safetensors":
-            raise RequestError(f"{path} is not a student: weights must be a .safetensors file or a folder.")
+            raise RequestError(f"{named(path)} is not a student: weights must be a .safetensors file or a folder.")
         return "file"
     if (path / PEFT_CONFIG).is_file():
         if not (path / PEFT_WEIGHTS).is_file():
             raise (
                 pickled(path)
                 if pickles_in(path)
-                else RequestError(f"{path} holds no weights: {PEFT_WEIGHTS} is missing.")
+                else RequestError(f"{named(path)} holds no weights: {PEFT_WEIGHTS} is missing.")
             )
         return "peft"
     if network_folder(path) is not None:
@@ -80,7 +81,7 @@ def kind_of(path: Path) -> str:
     if pickles_in(path):
         raise pickled(path)
     choose = f"give one of its files, {files[0].name} for example" if files else f"{STUDENT_CARD} is missing"
-    raise RequestError(f"{path} is not a student: {choose}.")
+    raise RequestError(f"{named(path)} is not a student: {choose}.")
 
 
 def network_folder(path: Path) -> Path | None:
@@ -97,8 +98,8 @@ def pickles_in(folder: Path) -> bool:
 
 def pickled(path: Path) -> RequestError:
     return RequestError(
-        f"{path} holds pickled weights, which can run any program when they are read; take the .safetensors version, "
-        "or convert them with safetensors.torch.save_file on a machine that trusts them."
+        f"{named(path)} holds pickled weights, which can run any program when they are read; take the .safetensors "
+        "version, or convert them with safetensors.torch.save_file on a machine that trusts them."
     )
 
 
@@ -121,12 +122,12 @@ def open_student(path: Path, backbone: Backbone, card: StudentSpec | None = None
     except RequestError:
         raise
     except Exception as error:  # diffusers and peft raise many kinds; all mean the same to the user
-        raise RequestError(f"The student in {path} cannot be loaded: {first_line(error)}") from error
+        raise RequestError(f"The student in {named(path)} cannot be loaded: {first_line(error)}") from error
     check_complete(network, path)
     if kind != "network" and same_weights(network, base):
         raise RequestError(
-            f"The student in {path} cannot be used: it changes no weight of {backbone.spec.name}; it was made for "
-            "another network, or never trained."
+            f"The student in {named(path)} cannot be used: it changes no weight of {backbone.spec.name}; it was "
+            "made for another network, or never trained."
         )
     network = network.to(base.dtype).eval().requires_grad_(False)
     if backbone.channels_last:
@@ -143,13 +144,13 @@ def full_network(path: Path, backbone: Backbone, spec: StudentSpec) -> nn.Module
         if pickles_in(path):
             raise pickled(path)
         missing = (part / "diffusion_pytorch_model.safetensors").relative_to(path)
-        raise RequestError(f"{path} holds no weights: {missing} is missing.")
+        raise RequestError(f"{named(path)} holds no weights: {missing} is missing.")
     config = read_json(part / "config.json")
     own = {**base.config, "_class_name": type(base).__name__}
     different = [k for k in config if k in own and k not in IGNORED and differs(own[k], config[k])]
     if different:
         raise RequestError(
-            f"The student in {path} does not fit {backbone.spec.name}: {', '.join(different[:3])} differ; "
+            f"The student in {named(path)} does not fit {backbone.spec.name}: {', '.join(different[:3])} differ; "
             f"it was made for {spec.base_model}."
         )
     return type(base).from_pretrained(part, dtype=base.dtype, use_safetensors=True, local_files_only=True)

@@ -1,4 +1,4 @@
-"""What the page and the API share: which backbones are offered, checked requests, cancelling, deadlines and files."""
+"""What the page and the API share: checked requests, cancelling, deadlines and files."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rmd.backbones import catalog
-from rmd.backbones.catalog import Entry
-from rmd.backbones.outline import Outline, read_outline
 from rmd.checks import Cancelled, RequestError
 from rmd.engine.events import Decoded, Event
 from rmd.engine.files import read_settings, save_output
@@ -25,6 +22,7 @@ from rmd.engine.teacher_cache import TeacherCache
 from rmd.method.plan import CascadePlan
 from rmd.request import GenerateRequest, completed
 from rmd.serve import sentences
+from rmd.serve.offer import Offer
 
 DEADLINE = 600.0
 """Seconds a request may take once it has begun."""
@@ -54,55 +52,6 @@ class Saved:
         return self.files["student"].parent.name
 
 
-class Offer:
-    """The backbones of this app by the name people use. Only these can be asked for, never a path of the server."""
-
-    def __init__(self, folders: Sequence[Path] = ()):
-        local = [catalog.find(str(folder)) for folder in folders]
-        self.entries: dict[str, Entry] = {entry.name: entry for entry in local}
-        self.entries |= {entry.id: entry for entry in catalog.ENTRIES}
-        self._outlines: dict[str, Outline] = {}
-
-    def outline(self, name: Any) -> Outline:
-        """What a backbone's cards say; raises RequestError for one that is not offered or cannot be used."""
-        if not isinstance(name, str) or name not in self.entries:
-            raise RequestError(f"backbone must be one of {', '.join(self.entries)}.")
-        if name not in self._outlines:
-            try:
-                self._outlines[name] = read_outline(self.entries[name])
-            except RequestError as error:
-                raise RequestError(self.without_paths(str(error))) from error
-        return self._outlines[name]
-
-    def without_paths(self, message: str) -> str:
-        """A message with the names of backbones and decoders instead of where they lie on the server."""
-        for name, entry in self.entries.items():
-            message = message.replace(str(entry.student), f"the student of {name}").replace(str(entry.folder), name)
-            if entry.decoder and entry.decoder.path:
-                message = message.replace(str(entry.decoder.path), entry.decoder.name)
-        return message
-
-    @property
-    def usable(self) -> list[str]:
-        return [name for name in self.entries if self._works(name)]
-
-    def _works(self, name: str) -> bool:
-        try:
-            self.outline(name)
-        except RequestError:
-            return False
-        return catalog.status(self.entries[name]).usable
-
-    @property
-    def default(self) -> str | None:
-        """The first that can be used here, local folders first; None when none can."""
-        return next(iter(self.usable), None)
-
-    def name_of(self, id: str) -> str | None:
-        """The offered name of a backbone id as it stands in results."""
-        return next((name for name, entry in self.entries.items() if id in (name, entry.id)), None)
-
-
 class Runner:
     """Runs checked requests on the session. folder: where pictures are written, one folder per request."""
 
@@ -122,12 +71,11 @@ class Runner:
         name = values.get("backbone") or self.offer.default
         if name is None:
             raise RequestError(sentences.NO_MODEL)
-        outline = self.offer.outline(name)
-        return outline.request({**values, "backbone": outline.entry.id})
+        return self.offer.outline(name).request({**values, "backbone": name})
 
     def plan(self, request: GenerateRequest) -> CascadePlan:
         """The plan of a checked request, made without loading the model."""
-        outline = self.offer.outline(self.offer.name_of(request.backbone))
+        outline = self.offer.outline(request.backbone)
         return plan_for(request, outline, outline.card)
 
     def run(self, request: GenerateRequest, visitor: str, until: float | None = None) -> Generator[Event]:
@@ -152,8 +100,6 @@ class Runner:
             if late.is_set():
                 raise RequestError(sentences.TOO_LONG.format(seconds=round(self.deadline))) from error
             raise
-        except RequestError as error:
-            raise RequestError(self.offer.without_paths(str(error))) from error
         finally:
             timer.cancel()
             if self._cancels.get(visitor) is cancel:

@@ -80,11 +80,10 @@ def health(page: gr.Blocks, runner: Runner) -> Any:
 
     async def answer(request: Request) -> JSONResponse:
         queue = page._queue
-        resident = runner.session.pool.name
         return JSONResponse(
             {
                 "ok": not queue.stopped,
-                "model": runner.offer.name_of(resident) if resident else None,
+                "model": runner.session.pool.name,
                 "running": queue.get_active_worker_count(),
                 "queued": len(queue),
             },

@@ -7,11 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from rmd.engine.events import Decoded, Event, Loading, Progress, Waiting
+from rmd.engine.results import Result, Timings
 from rmd.method.plan import CascadePlan
 from rmd.request import GenerateRequest, teacher_key
-from rmd.serve.runner import Saved
+from rmd.serve.runner import Saved, file_of
 from rmd.ui import text
-from rmd.ui.views import Side, finished, inline, kinds_of
+from rmd.ui.draw.units import duration
+from rmd.ui.parts import inline
+
+Side = dict[str, Any]
 
 INTERVAL = 0.12
 """Seconds between two pictures of the teacher's progress: more would only be traffic."""
@@ -85,3 +89,28 @@ def with_teacher_of(saved: Saved, last: Saved | None) -> Saved:
     if last.stored:
         return replace(saved, files=files)
     return replace(saved, result=replace(saved.result, teacher=last.result.teacher), files=files, teacher_earlier=True)
+
+
+def kinds_of(plan: CascadePlan) -> list[str]:
+    """ "low" or "high" for every step of a plan."""
+    return ["low" if stage.size != plan.size else "high" for stage in plan.stages for _ in stage.times]
+
+
+def finished(saved: Saved, role: str) -> Side:
+    """One side of the compare view when its picture is complete."""
+    result, side = saved.result, {"file": file_of(saved.files[role]), **clip(saved.result)}
+    if role not in result.timings:  # only the picture was taken over, see `with_teacher_of`
+        return {**side, "sub": text.STORED_PICTURE}
+    timings = result.timings[role]
+    words = f"{steps_of(timings)}, {duration(timings.end_to_end)}"
+    return {**side, "sub": words + (", not distilled" if role == "student" and not result.distilled else "")}
+
+
+def clip(result: Result) -> Side:
+    """What the compare view needs to play a side's file; nothing for a picture."""
+    return {"clip": {"frames": result.frames, "fps": result.fps}} if result.frames > 1 else {}
+
+
+def steps_of(timings: Timings) -> str:
+    steps = [stage.steps for stage in timings.stages]
+    return " + ".join(map(str, steps)) + (" step" if sum(steps) == 1 else " steps")

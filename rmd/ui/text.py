@@ -18,7 +18,6 @@ IDLE = "Press Generate: the student draws first, the teacher follows with the sa
 QUEUED = "In the queue …"
 LOADING = "Reading the model from disk and warming it up …"
 WAITING = "Another picture is being made; yours is next …"
-NOTHING_TO_STOP = "Nothing is running."
 OTHER_MODEL = "The settings are for a model that is not offered here: {name}."
 STORED = "A stored example of {name}, made earlier on {hardware}. Press Generate to make your own."
 STORED_PICTURE = "from the stored example"
@@ -54,7 +53,6 @@ MAP = "How good and how fast"
 MAP_ABOUT = (
     "Each dot is a plan, steps/low-resolution steps, blue for the low-resolution share; click one to load its settings."
 )
-MODELS_ABOUT = "What this app offers on this machine."
 
 ABOUT = """
 ### What you are looking at

@@ -24,10 +24,11 @@ from rmd.engine.results import Done
 from rmd.engine.session import Session
 from rmd.engine.teacher_cache import TeacherCache
 from rmd.request import GenerateRequest, completed, make_request
-from rmd.serve.runner import Offer, Runner
-from rmd.ui import views
-from rmd.ui.handlers import FIELDS, Handlers, start_values
-from rmd.ui.sharing import Sharing
+from rmd.serve.offer import Offer
+from rmd.serve.runner import Runner
+from rmd.ui.draw import verdict
+from rmd.ui.rail import Rail
+from rmd.ui.share import Share
 from tests.backbones.test_hub import TinyHub, address, use
 from tests.engine.test_pool import live_bytes
 from tests.tiny_flow import SD3_CARD, tiny_sd3
@@ -222,22 +223,25 @@ def test_the_page_offers_it_where_it_is_and_keeps_the_choice(
     tiny_id: str, downloaded: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner = Runner(Session(ModelPool(CPU)), Offer(), tmp_path / "pictures")
-    act, share = Handlers(runner), Sharing(runner)
-    monkeypatch.setattr(runner.offer, "entries", {"sd3": catalog.find(tiny_id), "local": catalog.find(str(folder))})
-    assert start_values(runner.offer.outline("sd3"))["tiny_decoder"]
-    assert act.backbone_shown("sd3", "x")[2] == gr.update(visible=True)
-    assert not start_values(runner.offer.outline("local"))["tiny_decoder"]
-    assert act.backbone_shown("local", "x")[2] == gr.update(visible=False, value="full")
+    local = catalog.register(folder)
+    monkeypatch.setattr(runner.offer, "entries", {tiny_id: catalog.find(tiny_id), local.id: local})
+    with gr.Blocks():
+        rail = Rail(runner.offer)
+        share = Share(runner, rail)
+    backbone, prompt, decoder = (rail.settings[name] for name in ("backbone", "prompt", "decoder"))
+    assert decoder.visible  # the first model has one
+    assert rail.another_shown({backbone: tiny_id, prompt: "x"})[decoder] == gr.update(visible=True)
+    assert rail.another_shown({backbone: local.id, prompt: "x"})[decoder] == gr.update(visible=False, value="full")
 
-    checked = runner.request({"backbone": "sd3", "prompt": "a fox", "decoder": "tiny", "seed": 3, "teacher_steps": 2})
+    checked = runner.request({"backbone": tiny_id, "prompt": "a fox", "decoder": "tiny", "seed": 3, "teacher_steps": 2})
     done = next(event for event in runner.run(checked, "visitor") if isinstance(event, Done))
     saved = runner.save(done)
-    assert "with the tiny decoder</p>" in views.speed(saved)
-    assert "<td>tiny decoder</td>" in views.table(saved)
-    link = share.link(gr.Request(headers={"referer": "http://x/"}), saved)
+    assert "with the tiny decoder</p>" in verdict.speed(saved)
+    assert "<td>tiny decoder</td>" in verdict.table(saved)
+    link = share.link_to(gr.Request(headers={"referer": "http://x/"}), saved)
     assert link.startswith("http://x/?")
     assert "decoder=tiny" in link
-    assert share.uploaded(str(saved.files["teacher"]))[FIELDS.index("decoder")] == "tiny"
+    assert share.uploaded(str(saved.files["teacher"]))[decoder] == "tiny"
 
 
 def test_the_catalog_names_the_published_ones() -> None:

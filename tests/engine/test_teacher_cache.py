@@ -13,7 +13,8 @@ from rmd.engine.results import Done, Output
 from rmd.engine.session import Session
 from rmd.engine.teacher_cache import TeacherCache
 from rmd.request import GenerateRequest, make_request
-from rmd.serve.runner import Offer, Runner
+from rmd.serve.offer import Offer
+from rmd.serve.runner import Runner
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from gradio_client.exceptions import AppError
 import app
 from rmd.engine.session import Session
 from rmd.serve import runner as files
-from rmd.serve.runner import Offer, Runner
+from rmd.serve.offer import Offer
+from rmd.serve.runner import Runner
 from rmd.serve.server import RATE, Options
 from tests.servers import Server, SlowSession, serving, wait_until
 

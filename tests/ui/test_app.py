@@ -95,7 +95,7 @@ def test_a_small_number_of_steps_fits_the_default_switch(client: Client) -> None
         ({"backbone": "/etc"}, "backbone must be one of"),
         ({"backbone": ["tiny"]}, "backbone must be one of"),
         ({"backbone": "damaged"}, "cannot be loaded"),
-        ({"backbone": "gone"}, "nor a folder on this machine"),
+        ({"backbone": "gone"}, "There is no folder gone"),
     ],
     ids=str,
 )

@@ -17,17 +17,28 @@ from rmd.cli import main
 from rmd.engine.plans import plan_for
 from rmd.engine.session import Session
 from rmd.request import GenerateRequest
-from rmd.serve.runner import Offer, Runner, Saved
-from rmd.ui import examples
-from rmd.ui.pairs import Pairs, figures, table
-from rmd.ui.plots import schedule_svg
-from rmd.ui.quality import Maps, chart_html, read_chart
-from rmd.ui.sharing import Sharing
+from rmd.serve.offer import Offer
+from rmd.serve.runner import Runner, Saved
+from rmd.ui.draw.history import pair_table
+from rmd.ui.draw.map import chart_html, read_chart
+from rmd.ui.draw.schedule import schedule_svg
+from rmd.ui.rail import Rail
 from rmd.ui.stage import complete, with_teacher_of
+from rmd.ui.tabs import examples
+from rmd.ui.tabs.compare import Compare
+from rmd.ui.tabs.examples import Examples
+from rmd.ui.tabs.history import History, entry, figures
+from rmd.ui.tabs.models import Models
 
 
 def event(**data: Any) -> gr.EventData:
     return gr.EventData(None, data)
+
+
+def compare_of(runner: Runner, stored: list[Saved] | None = None) -> Compare:
+    """The Compare tab with its rail, of a page that is not launched."""
+    with gr.Blocks(), gr.Tabs() as tabs, gr.Tab("Compare"):
+        return Compare(runner, Rail(runner.offer), Examples(runner.offer, stored or []), tabs)
 
 
 @pytest.fixture
@@ -94,14 +105,20 @@ def test_the_map_shows_only_what_was_measured(offer: Offer, tmp_path: Path) -> N
     assert top(0) < top(2)  # less error is higher up
 
 
-def test_a_plan_of_the_map_brings_the_settings_it_was_measured_with(offer: Offer) -> None:
-    chosen = Maps(offer).picked(event(model="tiny", steps="6", switch="3"))
-    assert chosen[:7] == ["tiny", 6, 3, "band", 1.0, "logsnr", "bilinear"]
+def test_a_plan_of_the_map_brings_the_settings_it_was_measured_with(offer: Offer, tmp_path: Path) -> None:
+    compare = compare_of(Runner(Session(), offer, tmp_path / "files"))
+    with gr.Blocks():
+        models = Models(offer, compare.rail, compare)
+    chosen = models.picked(event(model="tiny", steps="6", switch="3"))
+    assert {name: chosen[c] for name, c in compare.rail.settings.items() if c in chosen} == {
+        "backbone": "tiny", "steps": 6, "switch": 3, "reinjection": "band", "eta": 1.0, "mapping": "logsnr",
+        "upsampler": "bilinear",
+    }  # fmt: skip
     for wrong in ({"steps": "9", "switch": "1"}, {"steps": "2", "switch": "3"}, {"steps": "x", "switch": "0"}, {}):
         with pytest.raises(RequestError, match="does not exist"):
-            Maps(offer).picked(event(model="tiny", **wrong))
+            models.picked(event(model="tiny", **wrong))
     with pytest.raises(RequestError, match="backbone must be one of"):
-        Maps(offer).picked(event(model="../x", steps="1", switch="1"))
+        models.picked(event(model="../x", steps="1", switch="1"))
 
 
 @pytest.fixture
@@ -115,18 +132,19 @@ def stored(offer: Offer, tmp_path: Path) -> list[Saved]:
 
 def test_examples_are_labelled_with_what_made_them(offer: Offer, stored: list[Saved], tmp_path: Path) -> None:
     assert len(stored) == 1
-    strip = examples.Examples(Sharing(Runner(Session(), offer, tmp_path / "files")), offer, stored)
-    assert re.fullmatch(r"A stored example of Tiny, made earlier on \d+ CPU thread.*", strip.label(stored[0]))
-    assert strip.strip().count("<button") == 1
-    update = strip.picked(event(index="0"))
-    assert update[6] is stored[0]  # what is now last
-    assert "stored example" in update[7]
-    assert update[8:] == strip.sharing.controls(
-        strip.sharing.runner.request({**asdict(stored[0].result.request), "backbone": "tiny"})
+    compare = compare_of(Runner(Session(), offer, tmp_path / "files"), stored)
+    assert re.fullmatch(
+        r"A stored example of Tiny, made earlier on \d+ CPU thread.*", compare.examples.label(stored[0])
     )
-    assert update[-1] is False  # the seed stays
+    assert compare.strip.value.count("<button") == 1
+    update = compare.example_taken(event(index="0"))
+    assert update[compare.last] is stored[0]
+    assert "stored example" in update[compare.status]
+    request = asdict(replace(stored[0].result.request, backbone="tiny"))
+    assert {name: update[c] for name, c in compare.rail.settings.items()}.items() <= request.items()
+    assert update[compare.rail.randomise] is False  # the seed stays
     with pytest.raises(RequestError, match="does not exist"):
-        strip.picked(event(index="3"))
+        compare.example_taken(event(index="3"))
 
 
 def test_a_stored_teacher_lends_its_picture_but_not_its_time(stored: list[Saved]) -> None:
@@ -144,11 +162,15 @@ def test_two_entries_are_compared_by_picture_settings_and_times(
     runner = Runner(Session(), offer, tmp_path / "files")
     kept = runner.folder / ("a" * 32)
     shutil.copytree(stored[0].files["student"].parent, kept)
-    sharing = Sharing(runner)
-    first = sharing.entry(Saved(stored[0].result, {r: kept / p.name for r, p in stored[0].files.items()}))
+    compare = compare_of(runner)
+    with gr.Blocks():
+        history = History(runner, compare.rail, compare)
+    first = entry(Saved(stored[0].result, {r: kept / p.name for r, p in stored[0].files.items()}))
     second = {**first, "id": "b" * 32, "request": {**first["request"], "steps": 2, "prompt": "<b>"}}
-    block, pair, rows = Pairs(runner).compared([first, second], event(first="0", second="1"))
-    assert block["visible"] is True
+    given = {history.entries: [first, second]}
+    shown = history.compared(given, event(first="0", second="1"))
+    pair, rows = shown[history.pair], shown[history.pair_table]
+    assert shown[history.pair_block]["visible"] is True
     assert pair["student"]["name"] == "Picture A"
     assert pair["student"]["file"]["path"] == str(kept / "student.png")
     assert pair["teacher"]["src"].startswith("data:image/webp")  # the server does not have it
@@ -160,8 +182,8 @@ def test_two_entries_are_compared_by_picture_settings_and_times(
     assert figures(stored[0].result)["hardware"] in rows
     for wrong in ({"first": "0"}, {"first": "0", "second": "7"}, {"first": "x", "second": "0"}):
         with pytest.raises(RequestError, match="no longer be compared"):
-            Pairs(runner).compared([first, second], event(**wrong))
-    assert "–" in table([{}, {}])  # entries of an older version hold less
+            history.compared(given, event(**wrong))
+    assert "–" in pair_table([{}, {}])  # entries of an older version hold less
 
 
 def test_shipped_examples_are_complete() -> None:

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from rmd.serve.runner import Saved, stored
-from rmd.ui.examples import FOLDER
+from rmd.ui.tabs.examples import FOLDER
 from tests.browsing import fill_number, photograph, press_generate, visit
 from tests.servers import Server, SlowSession, serving, wait_until
 

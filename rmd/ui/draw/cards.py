@@ -1,4 +1,4 @@
-"""The Models tab: what is offered, what can be used here and why not."""
+"""Cards of the models: what is offered, what can be used here and why not."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from html import escape
 
 from rmd.backbones import catalog
 from rmd.checks import RequestError
-from rmd.serve.runner import Offer
-from rmd.ui.plots import size
+from rmd.serve.offer import Offer
+from rmd.ui.draw.units import size
 
 
 def models_html(offer: Offer) -> str:
@@ -22,14 +22,14 @@ def card(offer: Offer, name: str) -> str:
         outline = offer.outline(name)
     except RequestError as error:
         outline = None
-        problem = escape(offer.without_paths(state.problem) or str(error))
+        problem = escape(state.problem or str(error))
         state_words = f'<span class="badge">not usable here</span><p class="note">{problem}</p>'
     else:
         spec, student = outline.spec, outline.card
         label = "usable" if state.usable else "not usable here"
         state_words = f'<span class="badge fine">{label}</span>'
         if state.problem:
-            state_words += f'<p class="note">{escape(offer.without_paths(state.problem))}</p>'
+            state_words += f'<p class="note">{escape(state.problem)}</p>'
         rows = [
             ("Picture", f"{size(spec.low)} px, then {size(spec.high)} px"),
             ("Teacher", f"{spec.teacher_steps} steps, guidance {spec.guidance:g}"),

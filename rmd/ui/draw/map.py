@@ -9,17 +9,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
-
 from rmd.backbones.loading import read_json
 from rmd.backbones.outline import Outline
-from rmd.checks import RequestError, whole
-from rmd.method.plan import MAX_STEPS
-from rmd.serve.runner import Offer
-from rmd.ui import text, views
-from rmd.ui.plots import count
+from rmd.checks import RequestError
+from rmd.ui import text
+from rmd.ui.draw.units import count, times
 
-BENCH = Path(__file__).resolve().parents[2] / "assets" / "bench"
+BENCH = Path(__file__).resolve().parents[3] / "assets" / "bench"
 """Reports of `python -m rmd bench --out`."""
 QUALITY = "quality.json"
 METRICS = (
@@ -84,38 +80,6 @@ def readable(path: Path) -> dict[str, Any] | None:
         return None
 
 
-class Maps:
-    """The maps' reactions."""
-
-    def __init__(self, offer: Offer):
-        self.offer = offer
-
-    def picked(self, event: gr.EventData) -> list[Any]:
-        """A clicked plan: (backbone, steps, switch, re-injection, η, mapping, upsampler, tabs), as it was measured."""
-        name = str(event._data.get("model"))
-        outline = self.offer.outline(name)
-        try:
-            steps = whole("steps", int(event._data["steps"]), 1, MAX_STEPS)
-            switch = whole("switch", int(event._data["switch"]), 0, steps)
-        except (LookupError, TypeError, ValueError) as error:
-            raise RequestError("This plan does not exist.") from error
-        if outline.card is None:
-            raise RequestError("This model has no student.")
-        noise = outline.card.reinjection, outline.card.eta
-        return [name, steps, switch, *noise, "logsnr", "bilinear", gr.Tabs(selected="compare")]
-
-    def html(self) -> str:
-        """One map for each usable backbone with a measured student."""
-        parts = []
-        for name in self.offer.usable:
-            outline = self.offer.outline(name)
-            chart = read_chart(outline)
-            if chart and outline.card:
-                title = f"{text.MAP}: {escape(outline.card.name)} of {escape(outline.spec.name)}"
-                parts.append(views.figure(title, chart_html(chart, name)))
-        return "".join(parts)
-
-
 def chart_html(chart: Chart, model: str) -> str:
     """Dots to click over a logarithmic axis of speed-ups; the best corner is at the top right."""
     values = [spot.quality for spot in chart.spots] + [chart.teacher]
@@ -146,7 +110,7 @@ def chart_html(chart: Chart, model: str) -> str:
 
 
 def dot(spot: Spot, model: str, x: float, y: float) -> str:
-    words = f"{count(spot.steps)}, {spot.switch} at low resolution: {views.times(spot.gain)}, {spot.quality:.3f}"
+    words = f"{count(spot.steps)}, {spot.switch} at low resolution: {times(spot.gain)}, {spot.quality:.3f}"
     share = f"{spot.switch / spot.steps:.3f}"
     return (
         f'<button type="button" data-model="{escape(model)}" data-steps="{spot.steps}" data-switch="{spot.switch}" '

@@ -1,0 +1,74 @@
+"""The sweep's grid: a row per number of steps (and noise, where it varies), a column per low-resolution steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from rmd.serve.runner import Saved
+from rmd.study.sweep import Cell, Point, Row
+from rmd.ui.draw.units import count, duration
+
+
+@dataclass
+class Grid:
+    """A visitor's sweep: what was asked for and the cells there are. `key`: the settings that all cells share."""
+
+    key: tuple[Any, ...] = ()
+    wanted: list[Point] = field(default_factory=list)
+    cells: dict[Point, Cell] = field(default_factory=dict)
+    saved: dict[Point, Saved] = field(default_factory=dict)
+    thumbnails: dict[Point, str] = field(default_factory=dict)
+
+    @property
+    def varied(self) -> bool:
+        """Whether more than steps and switch differ."""
+        return len({point.row[1:] for point in self.wanted}) > 1
+
+
+def progress(grid: Grid) -> str:
+    ready = sum(point in grid.cells for point in grid.wanted)
+    failed = sum(bool(grid.cells[point].error) for point in grid.wanted if point in grid.cells)
+    pictures = f"{ready} of {len(grid.wanted)} pictures"
+    return f"{pictures}, {failed} failed." if failed else f"{pictures}."
+
+
+def grid_html(grid: Grid, running: Point | None = None) -> str:
+    """The grid as a table of buttons."""
+    rows = list(dict.fromkeys(point.row for point in sorted(grid.wanted, key=lambda point: point.steps)))
+    columns = range(max((point.steps for point in grid.wanted), default=0) + 1)
+    places = {(point.row, point.switch): point for point in grid.wanted}
+    head = "".join(f'<th scope="col">{switch} low</th>' for switch in columns)
+    body = "".join(
+        f'<tr><th scope="row">{row_head(grid, row)}</th>'
+        + "".join(f"<td>{cell_html(grid, places.get((row, switch)), running)}</td>" for switch in columns)
+        + "</tr>"
+        for row in rows
+    )
+    head = f"<thead><tr><td></td>{head}</tr></thead>"
+    return f'<div class="scroll" tabindex="0"><table class="sweep">{head}<tbody>{body}</tbody></table></div>'
+
+
+def row_head(grid: Grid, row: Row) -> str:
+    steps, kind, eta = row
+    return f"{count(steps)}<br>{escape(kind)}, η {eta:g}" if grid.varied else count(steps)
+
+
+def cell_html(grid: Grid, point: Point | None, running: Point | None) -> str:
+    if point is None:
+        return ""
+    cell = grid.cells.get(point)
+    if cell is None:
+        return f'<span class="empty">{"…" if point == running else ""}</span>'
+    if cell.done is None:
+        return f'<span class="empty" title="{escape(cell.error)}">failed</span>'
+    taken = duration(cell.done.student.timings.end_to_end)
+    about = f"{count(point.steps)}, {point.switch} at low resolution, {taken}"
+    if grid.varied:
+        about += f", {point.reinjection}, η {point.eta:g}"
+    return (
+        f'<button type="button" data-cell="{point.name}" title="{about}">'
+        f'<img src="{grid.thumbnails[point]}" alt="{about}"><span>{taken}</span>'
+        f'<i style="--low-share:{point.switch / point.steps:.3f}"></i></button>'
+    )

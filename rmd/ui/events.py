@@ -1,0 +1,67 @@
+"""How the page's events are sent: what goes past the queue, and the pair of buttons that starts and stops a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gradio as gr
+from gradio.blocks import Block
+from gradio.components import Component
+
+from rmd.serve.admission import ACCELERATOR
+from rmd.serve.guard import in_words
+
+Updates = dict[Block, Any]
+"""What a handler answers: new values or updates of the components that change, and of no others."""
+NO_CHANGE: Updates = gr.skip()
+"""The answer of a handler that changes nothing: gradio takes an empty dict for one value."""
+Given = dict[Component, Any]
+"""What a handler is given: the value of each of its inputs."""
+AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""For handlers that answer in milliseconds."""
+REFUSABLE: dict[str, Any] = {**AT_ONCE, "queue": True}
+"""For quick handlers that may refuse: only what went through the queue brings its message to the page."""
+
+
+def run_and_stop(
+    starts: list[Callable[..., Any]],
+    run: Callable[..., Any],
+    inputs: Iterable[Component],
+    outputs: Iterable[Component],
+    buttons: tuple[gr.Button, gr.Button],
+    status: Component,
+) -> Any:
+    """Connect a run on the accelerator with its buttons (start, stop); returns the run's event.
+
+    After Stop a run ends with its current network call; until then the page would ignore that the next one is asked
+    for, so neither button can be pressed.
+    """
+    both = list(buttons)
+    gr.on(starts, None, None, both, js=pressable(True, True), **AT_ONCE)
+    running = gr.on(
+        starts,
+        in_words(run),
+        set(inputs),
+        list(outputs),
+        show_progress="minimal",
+        show_progress_on=status,
+        trigger_mode="once",
+        api_visibility="private",
+        **ACCELERATOR,
+    )
+    buttons[1].click(None, None, both, js=pressable(False, False), **AT_ONCE)
+    for ended in (running.then, running.failure):
+        ended(None, None, both, js=pressable(True, False), **AT_ONCE)
+    return running
+
+
+def pressable(start: bool, stop: bool) -> str:
+    """JavaScript that says which of the two buttons can be pressed."""
+    updates = ", ".join(f"{{ __type__: 'update', interactive: {str(on).lower()} }}" for on in (start, stop))
+    return f"() => [{updates}]"
+
+
+def visitor_of(request: gr.Request) -> str:
+    """The page's session, by which its run can be stopped."""
+    return request.session_hash or "nobody"

@@ -1,0 +1,195 @@
+"""The Compare tab: the comparison, its verdict and its figures; Generate, Stop and live mode."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from rmd.checks import Cancelled, RequestError
+from rmd.engine.results import ROLES, Done
+from rmd.method.plan import MAX_STEPS
+from rmd.serve import sentences
+from rmd.serve.admission import ACCELERATOR
+from rmd.serve.guard import in_words, sentence
+from rmd.serve.runner import Runner, Saved
+from rmd.ui import parts, text
+from rmd.ui.draw import verdict
+from rmd.ui.draw.schedule import schedule_svg
+from rmd.ui.events import AT_ONCE, NO_CHANGE, REFUSABLE, Given, Updates, run_and_stop, visitor_of
+from rmd.ui.rail import Rail
+from rmd.ui.share import Share
+from rmd.ui.stage import Stage, complete, with_teacher_of
+from rmd.ui.tabs.examples import Examples
+
+
+class Compare:
+    """The tab. `last` holds the visitor's last result (Saved or None); other tabs put theirs here by `show`."""
+
+    def __init__(self, runner: Runner, rail: Rail, examples: Examples, tabs: gr.Tabs):
+        self.runner, self.rail, self.examples, self.tabs = runner, rail, examples, tabs
+        first = examples.all[0] if examples.all else None
+        self.last = gr.State(first)
+        with gr.Row(elem_id="duo"):
+            with gr.Column(elem_id="pictures"):
+                self.pictures = parts.compare(complete(first) if first else None)
+            with gr.Column(elem_id="verdict"):
+                self.speed = parts.block(verdict.speed(first), "speed")
+                self.status = parts.block(parts.status(examples.label(first) if first else text.IDLE), "status")
+                self.files = {role: download_button(first, role) for role in ROLES}
+        self.strip = examples.place()
+        with gr.Row(elem_id="figures"):
+            self.schedule = parts.buttons(self.schedule_of(rail.shown_at_first()), "schedule")
+            self.bars = parts.block(verdict.bars(first), "bars")
+        with gr.Accordion("All timings", open=False):
+            self.table = parts.block(verdict.table(first), "table")
+        self.share = Share(runner, rail)
+
+    @property
+    def outputs(self) -> list[Component]:
+        """What `show` changes."""
+        return [self.pictures, self.speed, self.bars, self.table, *self.files.values(), self.last]
+
+    def show(self, saved: Saved | None) -> Updates:
+        """A result on the stage; None leaves it alone."""
+        if saved is None:
+            return {}
+        files: Updates = {self.files[role]: download(saved, role) for role in ROLES}
+        figures = {self.speed: verdict.speed(saved), self.bars: verdict.bars(saved), self.table: verdict.table(saved)}
+        return {self.pictures: complete(saved), **figures, **files, self.last: saved}
+
+    def in_front(self) -> Updates:
+        """This tab before the others."""
+        return {self.tabs: gr.Tabs(selected="compare")}
+
+    def connect(self, page: gr.Blocks) -> Any:
+        """Wire the tab; returns the event of a run."""
+        c, rail = self.rail.settings, self.rail
+        self.schedule.select(self.switch_taken, None, c["switch"], **AT_ONCE)
+        gr.on(
+            [c[name].change for name in ("backbone", "steps", "switch", "mapping")],
+            in_words(self.settings_moved),
+            rail.inputs,
+            self.schedule,
+            trigger_mode="always_last",
+            **AT_ONCE,
+        )
+        running = run_and_stop(
+            [rail.generate.click, c["prompt"].submit],
+            self.generate,
+            {*rail.inputs, rail.randomise},
+            [*self.outputs, self.status, c["seed"]],
+            (rail.generate, rail.stop),
+            self.status,
+        )
+        stopped = [self.pictures, self.status]
+        rail.stop.click(self.stop, {self.pictures}, stopped, cancels=[running], **AT_ONCE)
+        # While one redraw runs only the newest position waits, so the last one always wins.
+        gr.on(
+            [rail.live.input, *(c[name].input for name in ("steps", "switch", "eta", "reinjection"))],
+            in_words(self.redraw),
+            {*rail.inputs, rail.live, self.last},
+            [*self.outputs, self.status],
+            show_progress="hidden",
+            trigger_mode="always_last",
+            api_visibility="private",
+            **ACCELERATOR,
+        )
+        example = [*self.outputs, self.status, *rail.outputs]
+        self.strip.select(in_words(self.example_taken), None, example, **REFUSABLE)
+        self.share.connect(page, self.last)
+        page.unload(self.leave)
+        return running
+
+    def generate(self, request: gr.Request, given: Given) -> Iterator[Updates]:
+        """A run from its first event to its result."""
+        settings = self.rail.values(given)
+        if given[self.rail.randomise]:
+            settings["seed"] = None
+        stage = None
+        try:
+            checked = self.runner.request(settings)
+            stage, seed = Stage(checked, self.runner.plan(checked)), {self.rail.settings["seed"]: checked.seed}
+            for event in self.runner.run(checked, visitor_of(request)):
+                if isinstance(event, Done):
+                    yield {**self.show(self.runner.save(event)), **self.say(f"Done, seed {checked.seed}."), **seed}
+                elif stage.take(event):
+                    yield {self.pictures: stage.value, **self.say(stage.sentence), **seed}
+        except Exception as error:
+            stopped = isinstance(error, Cancelled)
+            still = {self.pictures: {**stage.value, "busy": False}} if stage else {}
+            yield {**still, **self.say(sentences.STOPPED if stopped else "")}
+            if not stopped:
+                raise sentence(error, html=True) from None
+
+    def redraw(self, request: gr.Request, given: Given) -> Updates:
+        """Live mode: the student again, the teacher staying put where it still fits."""
+        settings = {**self.rail.values(given), "teacher": False}
+        if not given[self.rail.live]:
+            return NO_CHANGE
+        try:
+            settings["switch"] = min(settings["switch"], settings["steps"])
+            for event in self.runner.run(self.runner.request(settings), visitor_of(request)):
+                if isinstance(event, Done):
+                    saved = with_teacher_of(self.runner.save(event), given[self.last])
+                    return {**self.show(saved), **self.say(f"Live, seed {event.request.seed}.")}
+        except Cancelled:
+            pass
+        return NO_CHANGE
+
+    def stop(self, request: gr.Request, given: Given) -> Updates:
+        """Gradio cancels the event itself; the session stops at its next check."""
+        self.runner.stop(visitor_of(request))
+        return {self.pictures: {**(given[self.pictures] or {}), "busy": False}, **self.say(sentences.STOPPED)}
+
+    def leave(self, request: gr.Request) -> None:
+        """The browser's tab was closed: nobody waits for the result any more."""
+        self.runner.stop(visitor_of(request))
+
+    def say(self, words: str) -> Updates:
+        """The status line."""
+        return {self.status: parts.status(words)}
+
+    def switch_taken(self, event: gr.EventData) -> Any:
+        """The recommended switch, from its button in the schedule picture."""
+        switch = str(event._data.get("switch", ""))
+        return int(switch) if switch.isdigit() and int(switch) <= MAX_STEPS else gr.skip()
+
+    def example_taken(self, event: gr.EventData) -> Updates:
+        """A stored result on the stage; its settings follow where they can be used."""
+        saved = self.examples.picked(event._data)
+        updates = {**self.show(saved), **self.say(self.examples.label(saved))}
+        with contextlib.suppress(RequestError):
+            updates |= self.rail.fill(self.runner.request(asdict(saved.result.request)))
+        return updates
+
+    def settings_moved(self, given: Given) -> Updates:
+        """The schedule follows the controls."""
+        return {self.schedule: self.schedule_of(self.rail.values(given))}
+
+    def schedule_of(self, settings: dict[str, Any]) -> str:
+        """The schedule picture of the settings as they are, or the reason why there is none; needs no model."""
+        try:
+            settings = {**settings, "prompt": "any", "seed": 0}
+            settings["switch"] = min(settings["switch"], settings["steps"])
+            checked = self.runner.request(settings)
+            picture = schedule_svg(self.runner.offer.outline(checked.backbone), self.runner.plan(checked))
+        except (RequestError, TypeError) as error:
+            picture = f'<p class="note warn">{parts.escape(str(error))}</p>'
+        return parts.figure(text.SCHEDULE, picture)
+
+
+def download_button(saved: Saved | None, role: str) -> gr.DownloadButton:
+    """The button that saves one side's file."""
+    path = str(saved.files[role]) if saved and role in saved.files else None
+    return gr.DownloadButton(f"Save the {role}'s result", path, interactive=path is not None, size="sm")
+
+
+def download(saved: Saved, role: str) -> Any:
+    """A download button's update."""
+    path = saved.files.get(role)
+    return gr.update(value=str(path) if path else None, interactive=path is not None)

@@ -1,0 +1,133 @@
+"""The History tab: this browser's last pictures, to open again or to see two of them side by side."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import gradio as gr
+
+from rmd.checks import RequestError
+from rmd.engine.files import first_frame
+from rmd.engine.results import Result
+from rmd.serve.guard import in_words
+from rmd.serve.runner import Runner, Saved, file_of
+from rmd.ui import parts, text
+from rmd.ui.draw.history import history_html, pair_table
+from rmd.ui.draw.units import times
+from rmd.ui.events import AT_ONCE, REFUSABLE, Given, Updates
+from rmd.ui.rail import Rail
+from rmd.ui.stage import clip
+from rmd.ui.tabs.compare import Compare
+
+KEPT = 24
+"""Pictures in the history."""
+THUMBNAIL = 160
+GENTLY = "block: 'start', behavior: matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth'"
+
+
+class History:
+    """The tab. `entries` is what the visitor's browser keeps; nothing of it is stored on the server."""
+
+    def __init__(self, runner: Runner, rail: Rail, compare: Compare):
+        self.runner, self.rail, self.compare = runner, rail, compare
+        # A fixed secret, so that the history outlives the server; it stays in the visitor's browser anyway.
+        self.entries = gr.BrowserState([], storage_key="rmd-history", secret="rmd", render=False)
+        parts.block(f'<p class="note">{text.HISTORY_ABOUT}</p>', "history-about")
+        with gr.Column(visible=False, elem_id="pair-block") as self.pair_block:
+            self.pair = parts.compare({}, "pair")
+            self.pair_table = parts.block("", "pair-table")
+        self.cards = parts.buttons(history_html([]), "history", "history.js")
+
+    def connect(self, page: gr.Blocks, running: Any) -> None:
+        """running: the event of a run, after whose end there is something to remember."""
+        self.entries.render()  # outside the tab, whose parts the browser makes only when it is opened
+        last, both = self.compare.last, [self.entries, self.cards]
+        page.load(self.opened, {self.entries}, both, **AT_ONCE)
+        running.success(self.remember, {last, self.entries}, both, **AT_ONCE)
+        on_stage = [*self.compare.outputs, *self.rail.outputs, self.compare.tabs]
+        self.cards.select(in_words(self.reopen), {self.entries}, on_stage, **REFUSABLE)
+        shown = [self.pair_block, self.pair, self.pair_table]
+        self.cards.submit(in_words(self.compared), {self.entries}, shown, **REFUSABLE).success(
+            None, None, None, js=f"() => document.querySelector('#pair-block').scrollIntoView({{ {GENTLY} }})",
+            **AT_ONCE,
+        )  # fmt: skip
+
+    def opened(self, given: Given) -> Updates:
+        """What the browser kept of earlier visits."""
+        return self.keep(known(given[self.entries]))
+
+    def remember(self, given: Given) -> Updates:
+        """The last result in front of the others."""
+        last, entries = given[self.compare.last], known(given[self.entries])
+        if last is not None and (not entries or entries[0].get("id") != last.id):
+            entries = [entry(last), *entries][:KEPT]
+        return self.keep(entries)
+
+    def keep(self, entries: list[dict[str, Any]]) -> Updates:
+        return {self.entries: entries, self.cards: history_html(entries)}
+
+    def reopen(self, given: Given, event: gr.EventData) -> Updates:
+        """A clicked entry. Where the server no longer has its pictures the stage is left alone."""
+        try:
+            one = (given[self.entries] or [])[int(event._data["index"])]
+            checked = self.runner.request({**one["request"], "student": None})
+        except RequestError:
+            raise
+        except (LookupError, TypeError, ValueError) as error:
+            raise RequestError("This entry can no longer be opened.") from error
+        saved = self.runner.find(str(one.get("id")))
+        return {**self.compare.show(saved), **self.rail.fill(checked), **self.compare.in_front()}
+
+    def compared(self, given: Given, event: gr.EventData) -> Updates:
+        """The two marked entries in one compare view, with what differs between them."""
+        try:
+            both = [(given[self.entries] or [])[int(event._data[name])] for name in ("first", "second")]
+            sides = [self.side(mark, one) for mark, one in zip("AB", both, strict=True)]
+            table = pair_table(both)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise RequestError("These entries can no longer be compared.") from error
+        ratio = next((side.pop("ratio") for side in sides if "ratio" in side), 1)
+        view = {"student": sides[0], "teacher": sides[1], "ratio": ratio}
+        return {self.pair_block: gr.update(visible=True), self.pair: view, self.pair_table: table}
+
+    def side(self, mark: str, one: dict[str, Any]) -> dict[str, Any]:
+        """One picture; the small copy from the browser where the server no longer has it."""
+        side = {"name": f"Picture {mark}", "sub": str(one["plan"])}
+        saved = self.runner.find(str(one.get("id")))
+        if saved is not None:
+            size = saved.result.plan.size
+            return {**side, "file": file_of(saved.files["student"]), "ratio": size[-1] / size[-2], **clip(saved.result)}
+        small = str(one.get("picture"))
+        if small.startswith("data:image/webp;base64,"):
+            return {**side, "src": small, "sub": f"{side['sub']}; {text.SMALL_COPY}"}
+        return {**side, "wait": text.FORGOTTEN}
+
+
+def known(entries: Any) -> list[dict[str, Any]]:
+    """What of the browser's list can be an entry; anything may stand there."""
+    return [one for one in entries or [] if isinstance(one, dict)]
+
+
+def entry(saved: Saved) -> dict[str, Any]:
+    """What the browser keeps of a result: a small picture, the settings and the figures."""
+    request, speedup = saved.result.request, saved.result.speedup
+    picture = first_frame(saved.files["student"])
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    return {
+        "id": saved.id,
+        "picture": parts.inline(picture, "webp"),
+        "prompt": request.prompt,
+        "plan": f"{request.steps} steps, {request.switch} low",
+        "speedup": times(speedup["end_to_end"]) if speedup else "",
+        "figures": figures(saved.result),
+        "request": asdict(request),
+    }
+
+
+def figures(result: Result) -> dict[str, Any]:
+    """What an entry keeps of a result, so that it can be compared when the server has forgotten it."""
+    values: dict[str, Any] = {name: getattr(result.student, name) for name in ("denoiser", "end_to_end", "nfe")}
+    if result.teacher and result.speedup:
+        values |= {"teacher_end_to_end": result.teacher.end_to_end, "speedup": result.speedup["end_to_end"]}
+    return {**values, "hardware": result.hardware}

@@ -1,0 +1,194 @@
+"""The Sweep tab: the grid as it fills, its cost, its files."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import gradio as gr
+
+from rmd.backbones.cards import BackboneSpec
+from rmd.checks import Cancelled, Choice, RequestError
+from rmd.method.plan import MAX_STEPS
+from rmd.request import SETTINGS, GenerateRequest
+from rmd.serve.guard import sentence
+from rmd.serve.runner import Runner, Saved
+from rmd.study.sweep import Cell, Point, estimate, pairs, points, sweep, write_results
+from rmd.ui import parts, text
+from rmd.ui.draw.grid import Grid, grid_html, progress
+from rmd.ui.draw.units import duration
+from rmd.ui.events import AT_ONCE, NO_CHANGE, Given, Updates, run_and_stop, visitor_of
+from rmd.ui.rail import Rail
+from rmd.ui.stage import with_teacher_of
+from rmd.ui.tabs.compare import Compare
+
+THUMBNAIL = 160
+STEPS_AT_FIRST = [1, 2, 4]
+ETAS = [0, 0.25, 0.5, 0.75, 1]
+ANY_CELL = {"steps": 1, "switch": 0}
+"""Stands for a cell's own split while only the settings that all cells share are checked."""
+
+
+class Sweep:
+    """The tab. `grid` (Grid or None) is the visitor's sweep, which a second start goes on with."""
+
+    def __init__(self, runner: Runner, rail: Rail, compare: Compare):
+        self.runner, self.rail, self.compare = runner, rail, compare
+        self.grid = gr.State(None)
+        parts.block(f'<p class="note">{text.SWEEP_ABOUT}</p>', "sweep-about")
+        with gr.Row(elem_id="sweep-bar"):
+            all_steps = list(range(1, MAX_STEPS + 1))
+            self.steps = gr.CheckboxGroup(all_steps, value=STEPS_AT_FIRST, label=text.SWEEP_STEPS)
+            self.start_button = gr.Button("Start", variant="primary", elem_id="sweep-start", scale=0, min_width=110)
+            self.stop_button = gr.Button("Stop", interactive=False, elem_id="sweep-stop", scale=0, min_width=80)
+        with gr.Accordion(text.SWEEP_MORE, open=False):
+            noise = SETTINGS["reinjection"].kind
+            assert isinstance(noise, Choice)
+            kinds = [(label.partition(":")[0], value) for label, value in noise.pairs]
+            self.kinds = gr.CheckboxGroup(kinds, label=text.SWEEP_KINDS, info=text.SWEEP_MORE_INFO)
+            self.etas = gr.CheckboxGroup(ETAS, label=text.SWEEP_ETAS, info=text.SWEEP_MORE_INFO)
+        at_first = rail.shown_at_first()
+        cost = self.cost_of(wanted(STEPS_AT_FIRST, [], [], at_first), at_first, None) if at_first["backbone"] else ""
+        self.status = parts.block(parts.status(cost) if cost else "", "sweep-status")
+        self.table = parts.buttons("", "sweep-table")
+        with gr.Row():
+            labels = ("Contact sheet (PNG)", "Timings (CSV)", "Everything (ZIP)")
+            self.files = [gr.DownloadButton(one, interactive=False, size="sm", min_width=120) for one in labels]
+
+    def connect(self) -> None:
+        axes, last = [self.steps, self.kinds, self.etas], self.compare.last
+        gr.on(
+            [*(axis.change for axis in axes), last.change, self.rail.settings["backbone"].change],
+            self.cost,
+            {*axes, last, *self.rail.inputs},
+            self.status,
+            trigger_mode="always_last",
+            **AT_ONCE,
+        )
+        running = run_and_stop(
+            [self.start_button.click],
+            self.start,
+            {*axes, self.grid, *self.rail.inputs},
+            [self.table, self.status, *self.files, self.grid],
+            (self.start_button, self.stop_button),
+            self.status,
+        )
+        stopped = [self.table, self.status, *self.files]
+        self.stop_button.click(self.stop, {self.grid}, stopped, cancels=[running], **AT_ONCE)
+        on_stage = [*self.compare.outputs, *self.rail.outputs, self.compare.tabs]
+        self.table.select(self.picked, {self.grid, last}, on_stage, **AT_ONCE)
+
+    def asked(self, given: Given) -> list[Point]:
+        """The cells asked for."""
+        return wanted(given[self.steps], given[self.kinds], given[self.etas], self.rail.values(given))
+
+    def cost(self, given: Given) -> Updates:
+        """What the sweep will take, before it starts."""
+        return self.say(self.cost_of(self.asked(given), self.rail.values(given), given[self.compare.last]))
+
+    def cost_of(self, points: list[Point], settings: dict[str, Any], last: Saved | None) -> str:
+        if not points:
+            return text.SWEEP_NONE
+        pictures = f"{len(points)} pictures"
+        try:
+            outline = self.runner.offer.outline(settings["backbone"])
+        except RequestError as error:
+            return str(error)
+        area = area_of(outline.spec)
+        # a stored example's times may be another machine's
+        if last is None or last.stored or last.result.request.backbone != outline.entry.id:
+            calls = sum((point.steps - point.switch) + point.switch / area for point in points)
+            return f"{pictures}, as much work as {calls:.0f} full-resolution steps."
+        return f"{pictures}, about {duration(estimate(points, last.result, area))} going by your last picture."
+
+    def start(self, request: gr.Request, given: Given) -> Iterator[Updates]:
+        """The grid as it fills. Cells of the same settings that are there stay."""
+        settings, grid = self.rail.values(given), given[self.grid]
+        try:
+            if not given[self.steps]:
+                raise RequestError(text.SWEEP_NONE)
+            checked = self.runner.request({**settings, **ANY_CELL})
+            for kind in given[self.kinds] or [checked.reinjection]:  # each is checked like a request's own
+                for eta in given[self.etas] or [checked.eta]:
+                    self.runner.request({**settings, **ANY_CELL, "reinjection": kind, "eta": eta})
+            grid = resumed(grid, checked, self.asked(given))
+            missing = [point for point in grid.wanted if point not in grid.saved]
+            visitor, until = visitor_of(request), time.monotonic() + self.runner.deadline
+            yield self.filled(grid, next(iter(missing), None))
+            for cell in sweep(lambda r: self.runner.run(r, visitor, until), checked, missing):
+                self.add(grid, cell)
+                yield self.filled(grid, next((point for point in missing if point not in grid.cells), None))
+            yield {**self.filled(grid), **self.ready(grid)}
+        except Exception as error:
+            stopped = isinstance(error, Cancelled)
+            still = {**self.filled(grid), **self.ready(grid)} if grid else {}
+            yield {**still, **self.say(text.SWEEP_STOPPED if stopped else "")}
+            if not stopped:
+                raise sentence(error, html=True) from None
+
+    def add(self, grid: Grid, cell: Cell) -> None:
+        grid.cells[cell.point] = cell
+        if cell.done is not None:
+            grid.saved[cell.point] = self.runner.save(cell.done)
+            small = cell.done.student.image.copy()
+            small.thumbnail((THUMBNAIL, THUMBNAIL))
+            grid.thumbnails[cell.point] = parts.inline(small, "webp") or ""
+
+    def stop(self, request: gr.Request, given: Given) -> Updates:
+        """Gradio cancels the event itself; what is there can be saved."""
+        self.runner.stop(visitor_of(request))
+        grid = given[self.grid]
+        still = {self.table: grid_html(grid), **self.ready(grid)} if grid else {}
+        return {**still, **self.say(text.SWEEP_STOPPED)}
+
+    def picked(self, given: Given, event: gr.EventData) -> Updates:
+        """A clicked cell on the stage, beside the last teacher; what concerns the teacher alone stays in the rail."""
+        grid, clicked = given[self.grid], event._data.get("cell")
+        saved = next((one for point, one in grid.saved.items() if point.name == clicked), None) if grid else None
+        if saved is None:
+            return NO_CHANGE
+        settings = self.rail.fill(saved.result.request, leave=("teacher", "teacher_steps"))
+        beside = with_teacher_of(saved, given[self.compare.last])
+        return {**self.compare.show(beside), **settings, **self.compare.in_front()}
+
+    def filled(self, grid: Grid, running: Point | None = None) -> Updates:
+        """The grid as it is now; running: the cell that is being made."""
+        return {self.table: grid_html(grid, running), self.grid: grid, **self.say(progress(grid))}
+
+    def say(self, words: str) -> Updates:
+        return {self.status: parts.status(words)}
+
+    def ready(self, grid: Grid) -> Updates:
+        """Contact sheet, CSV and everything as ZIP behind their buttons."""
+        cells = [grid.cells[point] for point in grid.wanted if point in grid.cells]
+        if not cells:
+            return {}
+        pictures = {point: grid.saved[point].files["student"] for point in grid.wanted if point in grid.saved}
+        written = write_results(cells, pictures, self.runner.folder / uuid.uuid4().hex)
+        return {
+            button: gr.update(value=str(path), interactive=True)
+            for button, path in zip(self.files, written, strict=True)
+        }
+
+
+def wanted(steps: list[int], kinds: list[Any], etas: list[float], settings: dict[str, Any]) -> list[Point]:
+    """The cells of a choice; re-injection and η of the rail where none are chosen for the sweep."""
+    return points(pairs(steps or []), kinds or [settings["reinjection"]], etas or [settings["eta"]])
+
+
+def resumed(grid: Grid | None, request: GenerateRequest, points: list[Point]) -> Grid:
+    """The earlier grid with its cells when only what cells differ in is another, else a new one."""
+    free = ("steps", "switch", "reinjection", "eta", "teacher", "teacher_steps")
+    key = tuple((k, v) for k, v in asdict(request).items() if k not in free)
+    if grid is None or grid.key != key:
+        return Grid(key, points)
+    done = {point: cell for point, cell in grid.cells.items() if cell.done is not None}
+    return Grid(key, points, done, grid.saved, grid.thumbnails)
+
+
+def area_of(spec: BackboneSpec) -> float:
+    """How many times the low size's pixels the full size has."""
+    return (spec.high[0] * spec.high[1]) / (spec.low[0] * spec.low[1])
