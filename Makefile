@@ -9,7 +9,7 @@ demo: .venv/.installed
 	$(BIN)/python app.py
 
 test: browser lint types
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: .venv/.installed-dev
 	$(BIN)/python -m pytest -q -m "slow and not gpu and not hub"

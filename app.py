@@ -11,7 +11,9 @@ from pathlib import Path
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported; nothing is sent to anyone
 
 if os.environ.get("SPACES_ZERO_GPU"):  # a ZeroGPU Space has this package, which must come before torch
-    import spaces  # type: ignore[import-not-found]
+    import spaces
+else:
+    spaces = None
 
 import gradio as gr
 import torch
@@ -35,7 +37,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--host", default=env("GRADIO_SERVER_NAME", "127.0.0.1"), help="address to listen on (default: %(default)s)")
-    add("--port", default=env("GRADIO_SERVER_PORT", "7860"), help="port to listen on (default: %(default)s)")
+    add(
+        "--port",
+        default=env("GRADIO_SERVER_PORT", "7860"),
+        help="port to listen on, 0 for any free one (default: %(default)s)",
+    )
     add("--share", action="store_true", help="make a public link through Gradio's tunnel")
     add(
         "--auth",
@@ -76,7 +82,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.auth and not all(args.auth.partition(":")):
         parser.error("--auth must look like NAME:PASSWORD")
-    args.port = int(bounded(parser, "--port", args.port, 1, 65535))
+    args.port = int(bounded(parser, "--port", args.port, 0, 65535))
     args.proxies = int(bounded(parser, "--proxies", args.proxies, 0, 9))
     args.deadline = bounded(parser, "--deadline", args.deadline, 1, 86400)
     if args.rate_limit is not None:
@@ -97,7 +103,7 @@ def bounded(parser: argparse.ArgumentParser, name: str, value: str, low: int, hi
 
 def session_for(offer: Offer) -> Session:
     """The engine; on ZeroGPU with the default backbone loaded, for its weights are handed over when the app starts."""
-    if not zero.present():
+    if spaces is None:
         return Session()
     session = zero.LentSession(spaces.GPU, gr.Error, ModelPool(torch.device("cuda"), warm=False))
     if offer.default is not None:
@@ -119,7 +125,7 @@ def main() -> None:
         raise SystemExit(str(error)) from error
     name, _, password = (args.auth or "").partition(":")
     auth = (name, password) if args.auth else None
-    options = Options(args.host, args.port, args.share, auth, args.rate_limit, args.proxies)
+    options = Options(args.host, args.port or None, args.share, auth, args.rate_limit, args.proxies)
     launch(page, runner, options, **style.look())
 
 

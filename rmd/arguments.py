@@ -89,7 +89,7 @@ def parse_plans(text: str) -> list[tuple[int, int]]:
     """(steps, switch) pairs from "all" or a list such as 4/2,4/1; raises RequestError naming what does not fit."""
     if text == "all":
         return every_plan()
-    plans = []
+    plans: list[tuple[int, int]] = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d{1,3})/(\d{1,3})", part.strip())
         if not match or not 1 <= int(match[1]) <= MAX_STEPS or int(match[2]) > int(match[1]):

@@ -32,7 +32,7 @@ class Whole:
         return int(text) if re.fullmatch(r"-?\d{1,12}", text) else text
 
     @property
-    def words(self) -> str:
+    def allowed(self) -> str:
         """The range in words."""
         return f"{self.low} to {self.at_most or self.high}"
 
@@ -54,7 +54,7 @@ class Real:
         return float(text) if re.fullmatch(r"-?\d{1,6}(\.\d{1,9})?", text) else text
 
     @property
-    def words(self) -> str:
+    def allowed(self) -> str:
         return f"{self.low:g} to {self.high:g}"
 
 
@@ -73,7 +73,7 @@ class Choice:
         return text
 
     @property
-    def words(self) -> str:
+    def allowed(self) -> str:
         return ", ".join(self.options)
 
     @property
@@ -106,7 +106,7 @@ class Text:
         return text
 
     @property
-    def words(self) -> str:
+    def allowed(self) -> str:
         return f"at most {self.longest:,} characters"
 
 
@@ -123,7 +123,7 @@ class Truth:
         return {"true": True, "false": False}.get(text.lower(), text)
 
     @property
-    def words(self) -> str:
+    def allowed(self) -> str:
         return "true or false"
 
 

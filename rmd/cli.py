@@ -25,7 +25,7 @@ from rmd.engine.results import Done, Result
 from rmd.engine.session import Session
 from rmd.request import GenerateRequest, make_request
 from rmd.study.bench import add_bench
-from rmd.study.sweep import points, row, stored_cell, sweep, write_results
+from rmd.study.sweep import Cell, Point, points, row, stored_cell, sweep, write_results
 
 
 def say(text: str) -> None:
@@ -79,7 +79,9 @@ def run_sweep(args: argparse.Namespace) -> None:
     for kind in kinds:
         for eta in etas:
             make_request({**asdict(request), "reinjection": kind, "eta": eta})
-    cells, pictures, missing = {}, {}, []
+    cells: dict[Point, Cell] = {}
+    pictures: dict[Point, Path] = {}
+    missing: list[Point] = []
     wanted = points(plans, kinds, [float(eta) for eta in etas])
     for point in wanted:
         found = stored_cell(args.out, request, point)

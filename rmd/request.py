@@ -51,7 +51,7 @@ class Setting:
     @property
     def text(self) -> str:
         """Help and range in one line."""
-        return f"{self.help}, {self.kind.words}" if isinstance(self.kind, Whole | Real) else self.help
+        return f"{self.help}, {self.kind.allowed}" if isinstance(self.kind, Whole | Real) else self.help
 
     @property
     def option(self) -> str:

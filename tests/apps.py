@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -22,12 +22,6 @@ from tests.tiny_flow import WAN_CARD, tiny_wan
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="session")
 def app_url(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The app's address. It offers a tiny model, one damaged, one whose folder is gone, and one that makes clips."""
@@ -38,16 +32,14 @@ def app_url(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     folders["clips"] = place / "clips"
     tiny_wan().save_pretrained(folders["clips"])
     (folders["clips"] / "backbone.json").write_text(json.dumps(WAN_CARD))
-    port = free_port()
-    command = [sys.executable, "app.py", "--port", str(port)]
+    command = [sys.executable, "app.py", "--port", "0"]
     for folder in folders.values():
         command += ["--backbone", str(folder)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(place / "files")}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(place / "files"), "PYTHONUNBUFFERED": "1"}
     with (place / "log").open("w") as log:
         server = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
-    url = f"http://127.0.0.1:{port}"
     try:
-        wait_for(url, server, place / "log")
+        url = address_of(server, place / "log")
         shutil.rmtree(folders["gone"])
         yield url
     finally:
@@ -56,14 +48,14 @@ def app_url(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     assert "Traceback" not in (place / "log").read_text()
 
 
-def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+def address_of(server: subprocess.Popen[bytes], log: Path) -> str:
+    """Where the app listens, as it says itself once it does."""
     end = time.monotonic() + 400
     while time.monotonic() < end and server.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=2)
-            return
-        except OSError:
-            time.sleep(0.3)
+        if said := re.search(r"http://127\.0\.0\.1:\d+", log.read_text()):
+            urllib.request.urlopen(said[0])
+            return said[0]
+        time.sleep(0.3)
     raise RuntimeError(f"the app did not start:\n{log.read_text()}")
 
 

@@ -163,7 +163,7 @@ for _entry in ENTRIES:
 DEFAULT = ENTRIES[0].id
 
 
-def located(entry: Entry) -> Entry:
+def with_folder(entry: Entry) -> Entry:
     """The entry with the folder in which its files really are, for one from the Hub that was downloaded."""
     folder = downloaded(entry.hub.repo, entry.id, entry.hub.revision) if entry.hub else None
     return replace(entry, folder=folder) if folder else entry
@@ -192,7 +192,7 @@ def find(name: str) -> Entry:
     """The entry of an id, or one made up for a local diffusers folder; raises RequestError for neither."""
     for entry in (*ENTRIES, *REGISTERED.values()):
         if entry.id == name:
-            return located(entry)
+            return with_folder(entry)
     folder = Path(name).expanduser()
     if not folder.is_dir():
         ids = ", ".join(entry.id for entry in ENTRIES)
@@ -219,7 +219,7 @@ def check_there(entry: Entry) -> None:
 
 def status(entry: Entry, device: torch.device | None = None) -> Status:
     """Look at the folders and the machine without loading anything."""
-    entry, device = located(entry), device or machine.best_device()
+    entry, device = with_folder(entry), device or machine.best_device()
     folders = (entry.folder, entry.student)
     size = sum(f.stat().st_size for d in folders for f in d.rglob("*") if f.is_file()) / 1e6
     distilled = (entry.student / STUDENT_CARD).is_file()

@@ -114,8 +114,8 @@ def read_spec(folder: Path, id: str) -> tuple[BackboneSpec, Tensor | None]:
 def spec_from(card: dict[str, Any], id: str) -> BackboneSpec:
     """A spec from plain values; raises TypeError or ValueError for what does not fit."""
     lists = ("high", "low", "known_words", "colours", "prompts", "caption_words")
-    tuples = {name: tuple(card[name]) for name in lists if name in card}
-    return BackboneSpec(id=id, **{**card, **tuples})
+    values: dict[str, Any] = {**card, **{name: tuple(card[name]) for name in lists if name in card}}
+    return BackboneSpec(id=id, **values)
 
 
 def read_student(folder: Path) -> StudentSpec:
@@ -124,7 +124,8 @@ def read_student(folder: Path) -> StudentSpec:
         raise RequestError(f"{named(folder)} is not a student: {STUDENT_CARD} is missing.")
     card = read_json(folder / STUDENT_CARD)
     try:
-        return StudentSpec(**{**card, "times": tuple(card.get("times", ()))})
+        card["times"] = tuple(card.get("times", ()))
+        return StudentSpec(**card)
     except (TypeError, ValueError) as error:
         raise RequestError(f"{named(folder / STUDENT_CARD)} does not fit: {first_line(error)}") from error
 

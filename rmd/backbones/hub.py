@@ -79,7 +79,7 @@ def check_room(repo: str, wanted: int) -> None:
         )
 
 
-def bar_for(on_bytes: OnBytes, wanted: int) -> type[tqdm]:
+def bar_for(on_bytes: OnBytes, wanted: int) -> type[tqdm]:  # pyright: ignore[reportMissingTypeArgument]
     """A silent progress bar that reports to the caller.
 
     The Hub makes one for files and two for bytes, received and written; for some kinds of storage only one of the
@@ -87,7 +87,7 @@ def bar_for(on_bytes: OnBytes, wanted: int) -> type[tqdm]:
     """
     reached = [0]
 
-    class Reporting(tqdm):
+    class Reporting(tqdm):  # pyright: ignore[reportMissingTypeArgument]
         def __init__(self, *args: Any, **kwargs: Any):
             self.bytes = kwargs.get("unit") == "B"
             super().__init__(*args, **{**kwargs, "disable": False, "file": _Nowhere()})
@@ -117,9 +117,7 @@ def reason(repo: str, revision: str, error: BaseException) -> str:
     while (error := chain[-1].__cause__ or chain[-1].__context__) is not None and error not in chain:  # type: ignore[assignment]
         chain.append(error)
     page = f"{constants.ENDPOINT}/{repo}"
-    status = next(
-        (e.response.status_code for e in chain if isinstance(e, HfHubHTTPError) and e.response is not None), 0
-    )
+    status = next((e.response.status_code for e in chain if isinstance(e, HfHubHTTPError)), 0)
     if has(chain, GatedRepoError) or status == 403:
         return f"{repo} is gated: accept its licence on {page}, then set HF_TOKEN to a token of that account."
     if has(chain, RevisionNotFoundError):

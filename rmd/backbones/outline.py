@@ -7,7 +7,7 @@ from typing import Any
 
 from rmd.backbones.base import Grid
 from rmd.backbones.cards import BackboneSpec, StudentSpec
-from rmd.backbones.catalog import Entry, check_there, decoder_folder, known_card, located, student_folder
+from rmd.backbones.catalog import Entry, check_there, decoder_folder, known_card, student_folder, with_folder
 from rmd.backbones.folders import adapter_of, first_line, read_config, read_spec
 from rmd.backbones.naming import named
 from rmd.backbones.students import student_card
@@ -71,7 +71,7 @@ def read_outline(entry: Entry, student: str | None = None) -> Outline:
 
     Raises RequestError when they are missing or damaged.
     """
-    entry = located(entry)
+    entry = with_folder(entry)
     check_there(entry)
     adapter = adapter_of(entry.folder)
     spec = entry.spec or read_spec(entry.folder, entry.id)[0]

@@ -1,4 +1,4 @@
-"""ModelPool: the resident backbones with their students, loaded on demand and warmed up once."""
+"""ModelPool: the resident backbone with its student, loaded on demand and warmed up once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import ctypes
 import gc
 import logging
 import sys
-import time
 import weakref
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 import torch
@@ -34,16 +32,13 @@ class Loaded:
     teacher: Backbone
     student: Backbone | None
     card: StudentSpec | None
-    seconds: float
-    """Loading and warm-up time; 0 when it was resident."""
     decoder: nn.Module | None = None
     """The tiny decoder, where it was asked for; None for the pipeline's own."""
 
 
 class ModelPool:
-    """Keeps the last used backbones, each with its last student, in memory. Callers hold the session's lock.
+    """Keeps the last used backbone with its last student in memory. Callers hold the session's lock.
 
-    budget: how many backbones stay; the one that was not used for longest makes room for another.
     tuning: how their networks compute. warm: run every shape once after loading; False leaves that to whoever computes.
     weights: where they come from, by default folders on this machine.
     """
@@ -51,26 +46,22 @@ class ModelPool:
     def __init__(
         self,
         device: torch.device | None = None,
-        budget: int = 1,
         tuning: Tuning | None = None,
         warm: bool = True,
         weights: Weights | None = None,
     ):
         self.device, self.warm = device or best_device(), warm
-        self.budget = max(1, budget)
         self.tuning = tuning or Tuning()
         self.weights: Weights = weights or StoredWeights()
-        self._kept: OrderedDict[str, tuple[str | None, Loaded]] = OrderedDict()
-        self._decoders: dict[str, nn.Module] = {}
-
-    @property
-    def name(self) -> str | None:
-        """The backbone used last, as it was asked for; None before the first and while one is loaded."""
-        return next(iter(reversed(list(self._kept))), None)
+        self.name: str | None = None
+        """The backbone that is resident, as it was asked for; None before the first and while one is loaded."""
+        self._student: str | None = None
+        self._loaded: Loaded | None = None
+        self._decoder: nn.Module | None = None
 
     def resident(self, backbone: str, student: str | None, decoder: Decoder = "full") -> bool:
-        there = backbone in self._kept and self._kept[backbone][0] == student
-        return there and (decoder == "full" or backbone in self._decoders)
+        there = self._loaded is not None and (self.name, self._student) == (backbone, student)
+        return there and (decoder == "full" or self._decoder is not None)
 
     def acquire(self, backbone: str, student: str | None, decoder: Decoder = "full") -> Loaded:
         """Load a backbone (catalog id or folder) with a student (folder, file, id, None for its own, "none").
@@ -79,64 +70,61 @@ class ModelPool:
         """
         if decoder == "full":
             return self._acquire(backbone, student)
-        start, tiny = time.perf_counter(), self._decoders.get(backbone)
+        tiny = self._decoder if self.name == backbone else None
         fresh = tiny is None
         # before the backbone: it is small, and may be missing
         tiny = tiny or self.weights.decoder(catalog.find(backbone), self.device)
         loaded = self._acquire(backbone, student)
         if fresh and self.warm:
             warm_up_decoder(loaded.teacher, tiny)
-        self._decoders[backbone] = tiny
-        return replace(loaded, decoder=tiny, seconds=time.perf_counter() - start if fresh else loaded.seconds)
+        self._decoder = tiny
+        return replace(loaded, decoder=tiny)
 
     def _acquire(self, backbone: str, student: str | None) -> Loaded:
-        if self.resident(backbone, student):
-            self._kept.move_to_end(backbone)
-            kept = self._kept[backbone][1]
-            return Loaded(kept.teacher, kept.student, kept.card, 0.0)
-        start = time.perf_counter()
-        teacher = self._kept.pop(backbone)[1].teacher if backbone in self._kept else None
-        tiny = self._decoders.pop(backbone, None)
-        while len(self._kept) >= self.budget:
-            self._unload(next(iter(self._kept)))
+        if self._loaded is not None and self.resident(backbone, student):
+            return self._loaded
+        teacher, tiny = None, None
+        if self._loaded is not None and self.name == backbone:  # only its student is another
+            teacher, tiny = self._loaded.teacher, self._decoder
+            self._forget()
+        elif self._loaded is not None:
+            self.unload()
         release_memory(self.device)
-        entry = catalog.find(backbone)
         if teacher is None:
-            teacher = self.weights.backbone(entry, self.device)
+            teacher = self.weights.backbone(catalog.find(backbone), self.device)
             tune(teacher.network, self.tuning)
-        fast, card = self.weights.student(entry, student, teacher) or (None, None)
+        fast, card = self.weights.student(catalog.find(backbone), student, teacher) or (None, None)
         own = fast if fast is not teacher else None  # random weights have one network in both roles
         if own is not None:
             tune(own.network, self.tuning)
         for one in (teacher, own) if self.warm else ():
             if one is not None:
                 self._warm_up(one)
-        loaded = Loaded(teacher, fast, card, time.perf_counter() - start)
-        self._kept[backbone] = (student, loaded)
-        if tiny is not None:
-            self._decoders[backbone] = tiny
-        return loaded
+        self.name, self._student, self._decoder = backbone, student, tiny
+        self._loaded = Loaded(teacher, fast, card)
+        return self._loaded
+
+    def _forget(self) -> None:
+        self.name = self._student = self._loaded = self._decoder = None
 
     def unload(self) -> bool:
         """Forget everything; True when nothing of it is left in memory."""
-        gone = [self._unload(name) for name in list(self._kept)]
-        return all(gone)
+        if self._loaded is None:
+            return True
+        name, parts = self.name, [*modules_of(self._loaded), *([self._decoder] if self._decoder else ())]
+        watched = [weakref.ref(module) for module in parts]
+        del parts
+        self._forget()
+        release_memory(self.device)
+        left = [module for ref in watched if (module := ref()) is not None]
+        if left:
+            log.warning("%s was unloaded, but its %s is still held", name, type(left[0]).__name__)
+        return not left
 
     def spare(self, backbone: Backbone) -> None:
         """Called when prompts were encoded: let the text encoders go where memory is short."""
         if free_gb(self.device) < WORKING_GB:
             backbone.release_text_encoders()
-
-    def _unload(self, backbone: str) -> bool:
-        _, loaded = self._kept.pop(backbone)
-        tiny = self._decoders.pop(backbone, None)
-        watched = [weakref.ref(module) for module in (*modules_of(loaded), *([tiny] if tiny else ()))]
-        del loaded, tiny
-        release_memory(self.device)
-        left = [module for ref in watched if (module := ref()) is not None]
-        if left:
-            log.warning("%s was unloaded, but its %s is still held", backbone, type(left[0]).__name__)
-        return not left
 
     def _warm_up(self, backbone: Backbone) -> None:
         try:

@@ -63,7 +63,8 @@ def endpoint(runner: Runner) -> Callable[..., Any]:
 def parameter(setting: Setting) -> inspect.Parameter:
     """A setting as a parameter: what may be left out has None, or what None would mean where that is plain."""
     kind, plain = setting.kind, setting.default
-    base: Any = {Whole: int, Real: float, Truth: bool}.get(type(kind), str)
+    bases: dict[type[Any], Any] = {Whole: int, Real: float, Truth: bool}
+    base = bases.get(type(kind), str)
     given = setting.name == "prompt"
     certain = isinstance(kind, Truth) or (isinstance(kind, Text) and kind.empty)
     default = inspect.Parameter.empty if given else plain if certain else None
@@ -74,7 +75,8 @@ def parameter(setting: Setting) -> inspect.Parameter:
 
 def documented(setting: Setting) -> str:
     """What a setting does, with its range, as a sentence."""
-    words = setting.text if isinstance(setting.kind, Whole | Real | Truth) else f"{setting.help}: {setting.kind.words}"
+    kind = setting.kind
+    words = setting.text if isinstance(kind, Whole | Real | Truth) else f"{setting.help}: {kind.allowed}"
     if setting.name == "backbone":
         words = "one of the names in the Models tab; the first usable one if left out"
     return f"{words[:1].upper()}{words[1:]}."

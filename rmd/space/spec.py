@@ -30,7 +30,7 @@ def one_of(*options: str) -> Callable[[Any], str]:
     return lambda value: "" if value in options else f"must be one of {', '.join(options)}"
 
 
-def words(longest: int) -> Callable[[Any], str]:
+def text_up_to(longest: int) -> Callable[[Any], str]:
     good = f"must be text of 1 to {longest} characters"
     return lambda value: "" if isinstance(value, str) and 0 < len(value) <= longest else good
 
@@ -48,7 +48,7 @@ def truth(value: Any) -> str:
     return "" if isinstance(value, bool) else "must be true or false"
 
 
-def listed(each: re.Pattern[str], form: str) -> Callable[[Any], str]:
+def list_of(each: re.Pattern[str], form: str) -> Callable[[Any], str]:
     good = f"must be a list of {form}"
     return lambda v: "" if isinstance(v, list) and all(isinstance(i, str) and each.fullmatch(i) for i in v) else good
 
@@ -59,7 +59,7 @@ def variables(value: Any) -> str:
 
 
 REQUIRED: dict[str, Callable[[Any], str]] = {
-    "title": words(80),
+    "title": text_up_to(80),
     "emoji": emoji,
     "colorFrom": one_of(*COLOURS),
     "colorTo": one_of(*COLOURS),
@@ -71,19 +71,19 @@ REQUIRED: dict[str, Callable[[Any], str]] = {
     "suggested_hardware": one_of(*HARDWARE),
 }
 OPTIONAL: dict[str, Callable[[Any], str]] = {
-    "short_description": words(60),
-    "tags": listed(re.compile(r"[\w.:-]+"), "words"),
+    "short_description": text_up_to(60),
+    "tags": list_of(re.compile(r"[\w.:-]+"), "words"),
     "pinned": truth,
     "fullWidth": truth,
     "disable_embedding": truth,
     "header": one_of("mini", "default"),
     "startup_duration_timeout": matching(r"\d+(\.\d+)? ?(s|m|h|sec|min|hours?)", "30m"),
-    "models": listed(REPOSITORY, "names like stabilityai/stable-diffusion-xl-base-1.0"),
-    "datasets": listed(REPOSITORY, "names like owner/name"),
-    "preload_from_hub": listed(
+    "models": list_of(REPOSITORY, "names like stabilityai/stable-diffusion-xl-base-1.0"),
+    "datasets": list_of(REPOSITORY, "names like owner/name"),
+    "preload_from_hub": list_of(
         re.compile(r"[\w.-]+/[\w.-]+( [^ ]+)*"), 'entries like "owner/name file1,file2 revision"'
     ),
-    "secrets": listed(NAME, "names, whose values come from your environment"),
+    "secrets": list_of(NAME, "names, whose values come from your environment"),
     "environment": variables,
 }
 

@@ -57,8 +57,8 @@ def add_train(commands: Any) -> None:
     p.add_argument(
         "--from-published",
         action="store_true",
-        help="video-autoencoder, …teacher and …distill: begin a new run with the published weights; publish-…: add to "
-        "their history",
+        help="autoencoder, teacher and distill stages: start from the shipped weights instead of new ones; "
+        "publish stages: add a line to the shipped model's history instead of beginning one",
     )
     p.add_argument("--steps", type=int, help="length of the stage; fewer on resuming ends it sooner")
     p.set_defaults(run=train)

@@ -102,7 +102,8 @@ def teacher(runs: Path, target: Path, continued: bool) -> None:
         shutil.copytree(source, folder, dirs_exist_ok=True)
         (folder / BACKBONE_CARD).write_text(json.dumps(card, indent=1) + "\n")
         (folder / HISTORY).write_text(json.dumps(rows, indent=1) + "\n")
-        (folder / "README.md").write_text(TEACHER_CARD.format(history=as_table(rows), words=words(), guidance=GUIDANCE))
+        filled = TEACHER_CARD.format(history=as_table(rows), words=word_list(), guidance=GUIDANCE)
+        (folder / "README.md").write_text(filled)
 
     replace_folder(target, fill)
 
@@ -157,7 +158,8 @@ def quality(measured: Path, base: Path, student: Path, assets: Path, prefix: str
         shutil.copyfile(sheet, assets / f"{prefix}{sheet.name}")
 
 
-def words() -> str:
+def word_list() -> str:
+    """What the model can draw, as the lines of its card."""
     groups: dict[str, list[str]] = {}
     for concept in emoji.concepts():
         groups.setdefault(concept.group, []).append(concept.name)

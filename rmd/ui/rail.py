@@ -101,9 +101,8 @@ class Rail:
         asked = {c["backbone"], c["prompt"]}
         self.suggestions.select(self.picked, None, c["prompt"], **AT_ONCE)
         c["prompt"].change(in_words(self.noted), asked, self.note, trigger_mode="always_last", **AT_ONCE)
-        bounded = [[c["steps"], c["switch"]], c["switch"]]
-        c["steps"].change(None, *bounded, js=WITHIN_STEPS, **AT_ONCE)
-        page.load(None, *bounded, js=WITHIN_STEPS, **AT_ONCE)
+        for begins in (c["steps"].change, page.load):
+            begins(None, [c["steps"], c["switch"]], c["switch"], js=WITHIN_STEPS, **AT_ONCE)
         for begins in (c["backbone"].change, page.load):
             begins(None, c["backbone"], c["mapping"], js=self.own_mappings(), **AT_ONCE)
         c["backbone"].change(
@@ -172,7 +171,8 @@ def placed(place: str) -> list[Setting]:
 
 def control(setting: Setting, value: Any) -> Any:
     """A setting's component, by its kind."""
-    kind, about = setting.kind, {"label": setting.label, "info": setting.info or None, "elem_id": setting.name}
+    kind = setting.kind
+    about: dict[str, Any] = {"label": setting.label, "info": setting.info or None, "elem_id": setting.name}
     if isinstance(kind, Whole) and kind.high > LONGEST_SLIDER:
         return gr.Number(value, precision=0, **about)
     if isinstance(kind, Whole):

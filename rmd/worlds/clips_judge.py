@@ -35,7 +35,7 @@ class ClipTemplates:
         moved = (clips.move(self.sources[name, motion.doing], motion) for name, motion in pairs)
         self.templates = torch.stack([shrunk(one[None], SIDE)[0] for one in moved])
 
-    def shown(self, clip: Tensor) -> tuple[str, str]:
+    def nearest(self, clip: Tensor) -> tuple[str, str]:
         """Object and motion nearest to a clip (3, F, H, W) in [0, 1]."""
         return self.names[int(differences(shrunk(clip[None], SIDE), self.templates).argmin())]
 
@@ -49,7 +49,7 @@ class ClipTemplates:
         totals = torch.zeros(5)
         for clip, prompt in zip((pixels + 1) / 2, prompts, strict=True):
             name, motion, colour = parse_prompt(prompt)
-            seen, doing = self.shown(clip)
+            seen, doing = self.nearest(clip)
             hits = [seen == name, doing == motion.doing, (seen, doing) == (name, motion.doing), ground(clip) == colour]
             totals += torch.tensor([*map(float, hits), self.detail_error(clip, name, motion)])
         names = ("object", "motion", "both", "background", "detail_error")

@@ -136,14 +136,12 @@ def test_it_comes_and_goes_with_the_backbone(tiny_id: str, downloaded: Path, tin
     alone = live_bytes()
     first = pool.acquire(tiny_id, None, "tiny")
     assert first.decoder is not None
-    assert first.seconds > 0
     assert live_bytes() - alone == sum(p.nbytes for p in first.decoder.parameters())
     second = pool.acquire(tiny_id, None, "tiny")
     assert second.decoder is first.decoder
-    assert second.seconds == 0
     del first, second
     pool.acquire(str(tiny_sdxl), None)
-    assert pool._decoders == {}
+    assert pool._decoder is None
     assert live_bytes() == pytest.approx(start, rel=0.03)
 
 

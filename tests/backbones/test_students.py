@@ -218,7 +218,7 @@ def test_a_cards_own_times_guidance_and_shift_are_used(bases: dict[str, Any]) ->
 
     class Pool(ModelPool):
         def acquire(self, backbone: str, student: str | None, decoder: Decoder = "full") -> Loaded:
-            return Loaded(base, base.with_network(base.network, card.shift), card, 0.0)
+            return Loaded(base, base.with_network(base.network, card.shift), card)
 
     values = {"backbone": "x", "prompt": "a fox", "steps": 3, "switch": 1, "teacher": False}
     done = next(e for e in Session(Pool(CPU)).generate(make_request(values)) if isinstance(e, Done))

@@ -60,7 +60,7 @@ def test_switching_ten_times_leaves_one_pipelines_tensors(folders: list[str]) ->
     start = live_bytes()
     for turn in range(1, 11):
         one(session, folders[turn % len(folders)])
-        assert list(session.pool._kept) == [folders[turn % len(folders)]]
+        assert session.pool.name == folders[turn % len(folders)]
     one(session, folders[0])
     assert live_bytes() == pytest.approx(start, rel=0.03)
 
@@ -88,13 +88,16 @@ def test_unloading_is_verified(folders: list[str], caplog: pytest.LogCaptureFixt
     assert type(held).__name__ in caplog.text
 
 
-def test_a_budget_of_two_keeps_the_last_two(folders: list[str]) -> None:
-    pool = ModelPool(CPU, budget=2)
-    first, second, third = folders
-    for folder in (first, second, first, third):
-        pool.acquire(folder, None)
-    assert [pool.resident(folder, None) for folder in folders] == [True, False, True]
-    assert pool.acquire(first, None).seconds == 0
+def test_only_the_last_backbone_stays(folders: list[str]) -> None:
+    pool = ModelPool(CPU)
+    first, second, _ = folders
+    kept = pool.acquire(first, None)
+    assert pool.acquire(first, None) is kept
+    other = pool.acquire(first, "none")
+    assert other.teacher is kept.teacher  # another student needs no other teacher
+    pool.acquire(second, None)
+    assert [pool.resident(folder, None) for folder in folders] == [False, True, False]
+    assert pool.name == second
 
 
 def test_text_encoders_go_when_memory_is_short(folders: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,7 @@ def test_the_limit_is_for_servers_that_others_reach() -> None:
     ("arguments", "words"),
     [
         (["--auth", "ann"], "--auth must look like NAME:PASSWORD"),
-        (["--port", "x"], "--port must be a number from 1 to 65535, not 'x'"),
+        (["--port", "x"], "--port must be a number from 0 to 65535, not 'x'"),
         (["--port", "80.5"], "--port must be a number"),
         (["--rate-limit", "nan"], "--rate-limit must be a number from 0 to 10000"),
         (["--proxies", "-1"], "--proxies must be a number from 0 to 9"),

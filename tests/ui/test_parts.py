@@ -23,12 +23,12 @@ from rmd.ui.draw.history import pair_table
 from rmd.ui.draw.map import chart_html, read_chart
 from rmd.ui.draw.schedule import schedule_svg
 from rmd.ui.rail import Rail
-from rmd.ui.stage import complete, with_teacher_of
 from rmd.ui.tabs import examples
 from rmd.ui.tabs.compare import Compare
 from rmd.ui.tabs.examples import Examples
 from rmd.ui.tabs.history import History, entry, figures
 from rmd.ui.tabs.models import Models
+from rmd.ui.view import complete, with_teacher_of
 
 
 def event(**data: Any) -> gr.EventData:

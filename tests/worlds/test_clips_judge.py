@@ -61,8 +61,8 @@ def test_it_tells_object_motion_and_background(templates: motion.ClipTemplates) 
 
 def test_a_clip_played_backwards_is_another_motion(templates: motion.ClipTemplates) -> None:
     clip = made(templates, "a fox zooming in on a green background")
-    assert templates.shown((clip + 1) / 2) == ("fox", "zooming in")
-    assert templates.shown((clip.flip(1) + 1) / 2) == ("fox", "zooming out")
+    assert templates.nearest((clip + 1) / 2) == ("fox", "zooming in")
+    assert templates.nearest((clip.flip(1) + 1) / 2) == ("fox", "zooming out")
 
 
 def test_an_animation_plays_from_its_first_frame_to_its_last(templates: motion.ClipTemplates) -> None:
@@ -70,7 +70,7 @@ def test_an_animation_plays_from_its_first_frame_to_its_last(templates: motion.C
     assert frames.shape == (clips.FRAMES, 4, 256, 256)
     assert not torch.equal(frames[0], frames[1])
     clip = made(templates, "a panda wiggling on a green background")
-    assert templates.shown((clip + 1) / 2) == ("panda", "wiggling")
+    assert templates.nearest((clip + 1) / 2) == ("panda", "wiggling")
     assert ("strawberry", "wiggling") not in templates.sources
 
 

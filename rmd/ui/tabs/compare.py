@@ -23,8 +23,8 @@ from rmd.ui.draw.schedule import schedule_svg
 from rmd.ui.events import AT_ONCE, NO_CHANGE, REFUSABLE, Given, Updates, run_and_stop, visitor_of
 from rmd.ui.rail import Rail
 from rmd.ui.share import Share
-from rmd.ui.stage import Stage, complete, with_teacher_of
 from rmd.ui.tabs.examples import Examples
+from rmd.ui.view import LiveView, complete, with_teacher_of
 
 
 class Compare:
@@ -110,18 +110,18 @@ class Compare:
         settings = self.rail.values(given)
         if given[self.rail.randomise]:
             settings["seed"] = None
-        stage = None
+        view = None
         try:
             checked = self.runner.request(settings)
-            stage, seed = Stage(checked, self.runner.plan(checked)), {self.rail.settings["seed"]: checked.seed}
+            view, seed = LiveView(checked, self.runner.plan(checked)), {self.rail.settings["seed"]: checked.seed}
             for event in self.runner.run(checked, visitor_of(request)):
                 if isinstance(event, Done):
                     yield {**self.show(self.runner.save(event)), **self.say(f"Done, seed {checked.seed}."), **seed}
-                elif stage.take(event):
-                    yield {self.pictures: stage.value, **self.say(stage.sentence), **seed}
+                elif view.take(event):
+                    yield {self.pictures: view.value, **self.say(view.sentence), **seed}
         except Exception as error:
             stopped = isinstance(error, Cancelled)
-            still = {self.pictures: {**stage.value, "busy": False}} if stage else {}
+            still = {self.pictures: {**view.value, "busy": False}} if view else {}
             yield {**still, **self.say(sentences.STOPPED if stopped else "")}
             if not stopped:
                 raise sentence(error, html=True) from None

@@ -17,8 +17,8 @@ from rmd.ui.draw.history import history_html, pair_table
 from rmd.ui.draw.units import times
 from rmd.ui.events import AT_ONCE, REFUSABLE, Given, Updates
 from rmd.ui.rail import Rail
-from rmd.ui.stage import clip
 from rmd.ui.tabs.compare import Compare
+from rmd.ui.view import clip
 
 KEPT = 24
 """Pictures in the history."""

@@ -22,8 +22,8 @@ from rmd.ui.draw.grid import Grid, grid_html, progress
 from rmd.ui.draw.units import duration
 from rmd.ui.events import AT_ONCE, NO_CHANGE, Given, Updates, run_and_stop, visitor_of
 from rmd.ui.rail import Rail
-from rmd.ui.stage import with_teacher_of
 from rmd.ui.tabs.compare import Compare
+from rmd.ui.view import with_teacher_of
 
 THUMBNAIL = 160
 STEPS_AT_FIRST = [1, 2, 4]

@@ -21,7 +21,7 @@ INTERVAL = 0.12
 """Seconds between two pictures of the teacher's progress: more would only be traffic."""
 
 
-class Stage:
+class LiveView:
     """The compare view's value while a request runs. `value` is what to show now, `sentence` the status line."""
 
     def __init__(self, request: GenerateRequest, plan: CascadePlan):
