@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported; nothing is sent to anyone
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported; see rmd/__init__.py
 
 if os.environ.get("SPACES_ZERO_GPU"):  # a ZeroGPU Space has this package, which must come before torch
     import spaces

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; see rmd/__init__.py
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import pytest

@@ -27,6 +27,7 @@ from rmd.backbones.folders import (
     read_spec,
     variant_of,
 )
+from rmd.backbones.machine import default_dtype
 from rmd.backbones.naming import named
 from rmd.backbones.placement import place, save_memory
 from rmd.backbones.students import open_student
@@ -35,7 +36,6 @@ from rmd.checks import RequestError
 __all__ = [
     "StoredWeights",
     "Weights",
-    "default_dtype",
     "dtypes_for",
     "open_backbone",
     "open_decoder",
@@ -48,16 +48,6 @@ __all__ = [
 for library in (diffusers_logging, transformers_logging):
     library.set_verbosity_error()
     library.disable_progress_bar()
-
-
-def default_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where the hardware computes in it, fp16 on Apple's GPUs, else fp32."""
-    if device.type == "cuda":
-        return torch.bfloat16
-    if device.type == "mps":
-        return torch.float16
-    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # the public capability string does not tell
-    return torch.bfloat16 if fast else torch.float32
 
 
 def dtypes_for(pipeline: str, device: torch.device, dtype: torch.dtype | None = None) -> dict[str, torch.dtype]:

@@ -22,8 +22,8 @@ from rmd.backbones.base import Backbone
 from rmd.backbones.cards import StudentSpec
 from rmd.backbones.catalog import Entry
 from rmd.backbones.folders import ADAPTERS
-from rmd.backbones.loading import default_dtype, dtypes_for, settle
-from rmd.backbones.machine import free_gb
+from rmd.backbones.loading import dtypes_for, settle
+from rmd.backbones.machine import default_dtype, free_gb
 from rmd.checks import RequestError
 
 ROWS: dict[str, Any] = json.loads(Path(__file__).with_name("architectures.json").read_text(encoding="utf-8"))

@@ -21,7 +21,7 @@ from rmd.method.cascade import CascadeSampler
 from rmd.method.denoiser import Conditioning, Denoiser
 from rmd.method.plan import CascadePlan, two_stage
 from rmd.train import losses
-from rmd.train.loop import Average, Replicas, Run, generator_for, set_rate
+from rmd.train.loop import Average, Replicas, Run, generator_for, mixed, set_rate
 from rmd.train.rollout import draw_times, random_plan, rollout
 from rmd.train.sheets import save_sheet
 
@@ -76,7 +76,7 @@ class Distiller:
             g = torch.Generator().manual_seed(seed)
             t = torch.rand(len(x0), generator=g, dtype=torch.float64) * 0.95 + 0.05
             x = self.teacher.schedule.add_noise(x0, torch.randn(x0.shape, generator=g), t)
-            with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            with mixed(cache=False):
                 with torch.no_grad():
                     target = self.guided(prompt, len(x0))(x, t).x0
                 loss = losses.guidance_loss(Denoiser(self.teacher.with_network(student), prompt)(x, t).x0, target)
@@ -116,7 +116,7 @@ class Distiller:
         # no autocast cache: a weight first cast without gradient would stay without one for the whole block
         g = torch.Generator().manual_seed(seed)
         schedule, count = self.teacher.schedule, batch_size(prompt)
-        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        with mixed(cache=False):
             kept = rollout(self.teacher.with_network(student), prompt, plan, count, g)
             x0 = torch.cat([k.x0 for k in kept])
             many = repeat(prompt, len(kept))
@@ -237,7 +237,7 @@ def sheet(student: Backbone, captions: Captions, path: Path) -> None:
     for low, high in ((1, 0), (0, 1), (1, 1), (2, 2), (3, 1), (4, 4)):
         plan = two_stage(student.schedule, low + high, low, low_size, size, eta=ETA, reinjection=REINJECTION)
         sampler, x0 = CascadeSampler(student.schedule, plan), noise
-        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        with mixed(cache=False):
             for event in sampler.steps(
                 Denoiser(student, prompt), sampler.initial(noise), generator_for(SEED, 10**6 + 1)
             ):

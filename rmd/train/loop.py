@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from rmd.backbones.machine import default_dtype
+
 
 def cosine(step: int, steps: int, warmup: int = 100, floor: float = 0.02) -> float:
     """Learning-rate factor in (0, 1]: linear warm-up, then a half cosine down to `floor`."""
@@ -23,6 +25,15 @@ def cosine(step: int, steps: int, warmup: int = 100, floor: float = 0.02) -> flo
         return (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, steps - warmup))
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def mixed(cache: bool = True) -> torch.autocast:
+    """Networks compute in bf16 where this processor has instructions for it, else in fp32.
+
+    cache: keep the cast weights for the block; not where the same weight is first used without gradient.
+    """
+    dtype = default_dtype(torch.device("cpu"))
+    return torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16, cache_enabled=cache)
 
 
 class Average:

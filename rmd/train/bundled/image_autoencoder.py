@@ -16,7 +16,7 @@ from diffusers import AutoencoderTiny
 from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from torch import nn
 
-from rmd.train.loop import Average, Run, cosine, generator_for, set_rate
+from rmd.train.loop import Average, Run, cosine, generator_for, mixed, set_rate
 from rmd.train.sheets import save_sheet
 from rmd.worlds import emoji
 
@@ -106,7 +106,7 @@ def train(data: Path, folder: Path, steps: int = 3200) -> AutoencoderTiny:
     for step in run.steps(steps, "autoencoder"):
         set_rate(optimizer, RATE * cosine(step, steps))
         x = batch(pictures, step, steps).to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             total, mse = loss(vae, x, generator_for(SEED + 1, step))
         optimizer.zero_grad(set_to_none=True)
         total.backward()

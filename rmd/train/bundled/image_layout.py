@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from rmd.train.bundled import image_text as text
-from rmd.train.loop import Run, cosine, generator_for, set_rate
+from rmd.train.loop import Run, cosine, generator_for, mixed, set_rate
 from rmd.worlds import emoji
 
 GRID = 4  # regions per side, one token each
@@ -79,7 +79,7 @@ def train(
             "" if d else emoji.caption(names[c], colours[k], g) for (c, k), d in zip(pairs, dropped, strict=True)
         ]
         target = torch.stack([empty if d else targets[c, k] for (c, k), d in zip(pairs, dropped, strict=True)])
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             region, whole = heads(*text.encode(tokenizer, encoder, captions))
         fine = F.mse_loss(region.float(), regions(target))
         coarse = F.mse_loss(whole.float(), F.avg_pool2d(target, 2).flatten(1))

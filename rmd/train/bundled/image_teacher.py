@@ -19,7 +19,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from rmd.backbones.cards import with_article
 from rmd.train.bundled import image_layout as layout
 from rmd.train.bundled import image_text as text
-from rmd.train.loop import Average, Replicas, Run, generator_for, parameters, set_rate
+from rmd.train.loop import Average, Replicas, Run, generator_for, mixed, parameters, set_rate
 from rmd.train.sheets import save_sheet
 from rmd.worlds import emoji
 
@@ -183,7 +183,7 @@ def train(data: Path, folder: Path, parts: Parts, steps: int = 6000, low_steps: 
         t: Tensor,
     ) -> dict[str, float]:
         a, s = alpha[t][:, None, None, None], sigma[t][:, None, None, None]
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             features, pooled = text.encode(tokenizer, encoder, captions)
             added = {"text_embeds": pooled, "time_ids": size_ids(x0.shape[-1], len(x0))}
             v = unet(a * x0 + s * eps, t, features, added_cond_kwargs=added).sample
@@ -234,7 +234,7 @@ def sample(pipe: StableDiffusionXLPipeline, cells: int, steps: int = 20, guidanc
         f"{with_article(names[i * 13 % len(names)])} on a {colours[i % len(colours)]} background" for i in range(16)
     ]
     pipe.set_progress_bar_config(disable=True)
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed():
         out = pipe(
             prompts, height=cells * 8, width=cells * 8, num_inference_steps=steps, guidance_scale=guidance,
             generator=torch.Generator().manual_seed(SEED), output_type="pt",

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from rmd.train.bundled import video_frames as frames
 from rmd.train.bundled.image_autoencoder import gradient_l1
-from rmd.train.loop import Average, Replicas, Run, cosine, generator_for, set_rate
+from rmd.train.loop import Average, Replicas, Run, cosine, generator_for, mixed, set_rate
 from rmd.train.sheets import save_sheet
 from rmd.worlds import clips
 
@@ -150,7 +150,7 @@ def train(data: Path, folder: Path, steps: int = 2400, start: Path | None = None
     def backward(vae: AutoencoderKLWan, kind: str, seed: int) -> dict[str, float]:
         g = generator_for(SEED, seed)
         x = source.batch(kind, -(-BATCH[kind] // workers), g)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             total, mse = loss(vae, x, g)
         total.backward()
         return {"loss": total.item(), "mse": mse.item()}
@@ -179,7 +179,7 @@ def train(data: Path, folder: Path, steps: int = 2400, start: Path | None = None
 
 @torch.no_grad()
 def reconstruct(vae: AutoencoderKLWan, x: Tensor) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed():
         out = frames.decode(vae, frames.encode(vae, x))
     return out.float().clamp(-1, 1)
 
@@ -193,7 +193,7 @@ def quality(vae: AutoencoderKLWan, x: Tensor) -> float:
 def save(vae: AutoencoderKLWan, source: Clips, folder: Path) -> None:
     """Measure the latents' mean and spread per channel, note them in the configuration and write the folder."""
     g = generator_for(SEED, 10**6 + 1)
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed():
         parts = []
         for _ in range(12):
             x = source.draw(g)

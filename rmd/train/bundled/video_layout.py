@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from rmd.train.bundled import video_text as text
-from rmd.train.loop import Replicas, Run, cosine, generator_for, set_rate
+from rmd.train.loop import Replicas, Run, cosine, generator_for, mixed, set_rate
 from rmd.worlds import clips
 
 RATE, BATCH, SEED = 2e-3, 48, 14
@@ -62,7 +62,7 @@ def train(
     def backward(
         encoder: UMT5EncoderModel, heads: Heads, captions: list[str], low: Tensor, high: Tensor
     ) -> dict[str, float]:
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             coarse, fine = heads(text.encode(tokenizer, encoder, captions))
         low_loss, high_loss = F.mse_loss(coarse.float(), low), F.mse_loss(fine.float(), high)
         (low_loss + high_loss).backward()

@@ -24,7 +24,7 @@ from rmd.train.bundled import video_frames as frames
 from rmd.train.bundled import video_layout as layout
 from rmd.train.bundled import video_text as text
 from rmd.train.bundled.image_teacher import export, rate_factor
-from rmd.train.loop import Average, Replicas, Run, generator_for, set_rate
+from rmd.train.loop import Average, Replicas, Run, generator_for, mixed, set_rate
 from rmd.train.sheets import save_sheet
 from rmd.worlds import clips, emoji
 
@@ -77,7 +77,7 @@ def in_threads(work: Callable[[int], None], count: int) -> None:
 
 def normalised(vae: AutoencoderKLWan, x: Tensor) -> Tensor:
     """The latents of clips (B, 3, F, H, W) in [−1, 1] as the transformer takes them."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed():
         z = frames.encode(vae, x).float()
     shape = (1, -1, 1, 1, 1)
     mean, std = (torch.tensor(vae.config[f"latents_{name}"]).view(shape) for name in ("mean", "std"))
@@ -126,7 +126,7 @@ def encode_all(tokenizer: PreTrainedTokenizerFast, encoder: UMT5EncoderModel) ->
     workers = torch.get_num_threads()
 
     def work(worker: int) -> None:
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), mixed():
             for i in range(worker, len(rows), workers):
                 out[i] = text.encode(tokenizer, encoder, rows[i]).bfloat16()
 
@@ -211,7 +211,7 @@ def train(
         transformer: WanTransformer3DModel, prompt: Tensor, x0: Tensor, eps: Tensor, sigma: Tensor
     ) -> dict[str, float]:
         s = sigma.view(-1, 1, 1, 1, 1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             v = transformer((1 - s) * x0 + s * eps, sigma * 1000, prompt, return_dict=False)[0]
         loss = F.mse_loss(v.float(), eps - x0)
         loss.backward()
@@ -263,7 +263,7 @@ def sample(pipe: WanPipeline, pixels: int, steps: int = 16, guidance: float = 3.
         for i in range(count)
     ]
     pipe.set_progress_bar_config(disable=True)
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed():
         out = pipe(
             prompts, height=pixels, width=pixels, num_frames=clips.FRAMES, num_inference_steps=steps,
             guidance_scale=guidance, generator=torch.Generator().manual_seed(SEED), output_type="pt",
