@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -31,11 +32,16 @@ def run_and_stop(
     outputs: Iterable[Component],
     buttons: tuple[gr.Button, gr.Button],
     status: Component,
+    shown: Component,
+    unfinished: str,
+    stopped: str,
 ) -> Any:
     """Connect a run on the accelerator with its buttons (start, stop); returns the run's event.
 
     After Stop a run ends with its current network call; until then the page would ignore that the next one is asked
-    for, so neither button can be pressed.
+    for, so neither button can be pressed. What was on its way when Stop was answered may be drawn after that answer:
+    unfinished is a JavaScript function that takes the value of `shown` and returns it without its signs of a running
+    event, or undefined where it has none; `status` then becomes `stopped`.
     """
     both = list(buttons)
     gr.on(starts, None, None, both, js=pressable(True, True), **AT_ONCE)
@@ -53,6 +59,8 @@ def run_and_stop(
     buttons[1].click(None, None, both, js=pressable(False, False), **AT_ONCE)
     for ended in (running.then, running.failure):
         ended(None, None, both, js=pressable(True, False), **AT_ONCE)
+        settle = f"(shown) => {{ const s = ({unfinished})(shown); return [s, s && {json.dumps(stopped)}]; }}"
+        ended(None, [shown], [shown, status], js=settle, **AT_ONCE)
     return running
 
 

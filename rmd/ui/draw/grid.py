@@ -10,6 +10,9 @@ from rmd.serve.runner import Saved
 from rmd.study.sweep import Cell, Point, Row
 from rmd.ui.draw.units import count, duration
 
+RUNNING_CELL = "…"
+"""In the cell that is being made."""
+
 
 @dataclass
 class Grid:
@@ -60,7 +63,7 @@ def cell_html(grid: Grid, point: Point | None, running: Point | None) -> str:
         return ""
     cell = grid.cells.get(point)
     if cell is None:
-        return f'<span class="empty">{"…" if point == running else ""}</span>'
+        return f'<span class="empty">{RUNNING_CELL if point == running else ""}</span>'
     if cell.done is None:
         return f'<span class="empty" title="{escape(cell.error)}">failed</span>'
     taken = duration(cell.done.student.timings.end_to_end)

@@ -85,6 +85,9 @@ class Compare:
             [*self.outputs, self.status, c["seed"]],
             (rail.generate, rail.stop),
             self.status,
+            self.pictures,
+            "pictures => pictures?.busy ? { ...pictures, busy: false } : undefined",
+            parts.status(sentences.STOPPED),
         )
         stopped = [self.pictures, self.status]
         rail.stop.click(self.stop, {self.pictures}, stopped, cancels=[running], **AT_ONCE)

@@ -18,7 +18,7 @@ from rmd.serve.guard import sentence
 from rmd.serve.runner import Runner, Saved
 from rmd.study.sweep import Cell, Point, estimate, pairs, points, sweep, write_results
 from rmd.ui import parts, text
-from rmd.ui.draw.grid import Grid, grid_html, progress
+from rmd.ui.draw.grid import RUNNING_CELL, Grid, grid_html, progress
 from rmd.ui.draw.units import duration
 from rmd.ui.events import AT_ONCE, NO_CHANGE, Given, Updates, run_and_stop, visitor_of
 from rmd.ui.rail import Rail
@@ -75,6 +75,9 @@ class Sweep:
             [self.table, self.status, *self.files, self.grid],
             (self.start_button, self.stop_button),
             self.status,
+            self.table,
+            f"table => table?.includes({RUNNING_CELL!r}) ? table.replace({RUNNING_CELL!r}, '') : undefined",
+            parts.status(text.SWEEP_STOPPED),
         )
         stopped = [self.table, self.status, *self.files]
         self.stop_button.click(self.stop, {self.grid}, stopped, cancels=[running], **AT_ONCE)
