@@ -134,7 +134,7 @@ class Session:
         clock = clock_for(backbone)
         sampler = CascadeSampler(backbone.schedule, plan, clock)
         seconds, switch, x0 = [0.0] * len(plan.stages), 0.0, noise
-        for event in sampler.steps(denoiser, sampler.initial(noise), generator):
+        for event in sampler.steps(denoiser, noise, generator):
             x0 = event.estimate.x0
             if isinstance(event, Step):
                 seconds[event.stage] += event.seconds

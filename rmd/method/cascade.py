@@ -12,7 +12,7 @@ from torch import Tensor
 from rmd.method.denoiser import Denoised
 from rmd.method.plan import CascadePlan
 from rmd.method.schedule import NoiseSchedule, Time
-from rmd.method.transition import blend, low_band, reinject, upsample
+from rmd.method.transition import Generators, blend, into_band, low_band, reinject, upsample, white
 
 
 @dataclass(frozen=True)
@@ -49,25 +49,24 @@ class CascadeSampler:
     plan: CascadePlan
     clock: Callable[[], float] = time.perf_counter
 
-    def initial(self, noise: Tensor) -> Tensor:
-        """The first latent from white noise (B, C, *S) of the result's size: its low band."""
-        return low_band(noise, self.plan.stages[0].size)
-
     def steps(
-        self, denoiser: Callable[[Tensor, Time], Denoised], noise: Tensor, generator: torch.Generator
+        self, denoiser: Callable[[Tensor, Time], Denoised], noise: Tensor, generator: Generators
     ) -> Iterator[Event]:
         """Yield a Step per network call and a Switch per enlargement; the last event's estimate is the result.
 
-        noise: white noise at the first stage's size, (B, C, *S), on the device to compute on.
-        generator: on the CPU, so that one seed gives one picture on any device.
+        noise: the request's white noise at the result's size, (B, C, *S), on the device to compute on. Its low band is
+        the first latent, and what predicted noise cannot fill at a switch comes from its high band, so that one seed is
+        one picture through the whole cascade; the re-injection "fresh" alone draws all noise anew.
+        generator: on the CPU, so that one seed gives one picture on any device; a sequence has one for each sample,
+        whose picture is then the same in any batch.
         A plan that ends in an empty stage closes with that Switch.
         Gradients flow or not as the caller's grad mode says at each `next()`.
         """
-        x, index, estimate = noise, 0, None
+        x, index, estimate = low_band(noise, self.plan.stages[0].size), 0, None
         for number, stage in enumerate(self.plan.stages):
             if estimate is not None:
                 start = self.clock()
-                x, estimate = self._switch(estimate, number, generator)
+                x, estimate = self._switch(estimate, number, noise, generator)
                 yield Switch(number, estimate, self.clock() - start)
             for position, t in enumerate(stage.times):
                 start = self.clock()
@@ -78,23 +77,23 @@ class CascadeSampler:
                 yield Step(index, number, t, estimate, self.clock() - start)
                 index += 1
 
-    def _fresh(self, shape: torch.Size | tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float32).to(like.device, like.dtype)
-
-    def _renoise(self, estimate: Denoised, t: float, generator: torch.Generator) -> Tensor:
+    def _renoise(self, estimate: Denoised, t: float, generator: Generators) -> Tensor:
         """To the next time of the same stage: alpha·x0 + sigma·(eta·eps + sqrt(1 − eta²)·n)."""
         eta = self.plan.eta
         eps = estimate.eps
         if eta < 1:
-            eps = blend(eps, self._fresh(eps.shape, eps, generator), eta)
+            eps = blend(eps, white(eps, generator), eta)
         return self.schedule.add_noise(estimate.x0, eps, t)
 
-    def _switch(self, estimate: Denoised, number: int, generator: torch.Generator) -> tuple[Tensor, Denoised]:
+    def _switch(self, estimate: Denoised, number: int, noise: Tensor, generator: Generators) -> tuple[Tensor, Denoised]:
         """Enlarge to stage `number` and add noise for its first time, if it has one."""
         stage, plan = self.plan.stages[number], self.plan
         x0 = upsample(estimate.x0, stage.size, plan.upsampler)
         if not stage.times:
             return x0, Denoised(x0, torch.zeros_like(x0))
-        fresh = self._fresh(x0.shape, x0, generator)
-        eps = reinject(estimate.eps, fresh, plan.reinjection, plan.eta, plan.upsampler)
+        if plan.reinjection == "fresh":
+            new = white(x0, generator)
+        else:  # below the request's own high band: the low band was the first latent's, and must not come twice
+            new = into_band(white(estimate.eps, generator), low_band(noise, stage.size))
+        eps = reinject(estimate.eps, new, plan.reinjection, plan.eta, plan.upsampler)
         return self.schedule.add_noise(x0, eps, stage.times[0]), Denoised(x0, eps)

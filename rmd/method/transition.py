@@ -58,6 +58,19 @@ def idct(c: Tensor) -> Tensor:
     return rows.T @ c @ columns
 
 
+Generators = torch.Generator | Sequence[torch.Generator]
+"""One for a whole batch, or one for each of its samples."""
+
+
+def white(like: Tensor, generator: Generators) -> Tensor:
+    """White noise of a tensor's shape (B, …), device and dtype, drawn on the CPU in fp32."""
+    if isinstance(generator, torch.Generator):
+        drawn = torch.randn(like.shape, generator=generator, dtype=torch.float32)
+    else:
+        drawn = torch.cat([torch.randn((1, *like.shape[1:]), generator=g, dtype=torch.float32) for g in generator])
+    return drawn.to(like.device, like.dtype)
+
+
 def low_band(noise: Tensor, size: Sequence[int]) -> Tensor:
     """The low-frequency block of white noise as white noise of a smaller size.
 

@@ -238,9 +238,7 @@ def sheet(student: Backbone, captions: Captions, path: Path) -> None:
         plan = two_stage(student.schedule, low + high, low, low_size, size, eta=ETA, reinjection=REINJECTION)
         sampler, x0 = CascadeSampler(student.schedule, plan), noise
         with mixed(cache=False):
-            for event in sampler.steps(
-                Denoiser(student, prompt), sampler.initial(noise), generator_for(SEED, 10**6 + 1)
-            ):
+            for event in sampler.steps(Denoiser(student, prompt), noise, generator_for(SEED, 10**6 + 1)):
                 x0 = event.estimate.x0
             pictures.append(student.pixels(x0))
     rows = [x if x.ndim == 4 else x[:, :, :: student.spec.frames // 4].transpose(1, 2).flatten(0, 1) for x in pictures]

@@ -78,7 +78,7 @@ def rollout(
     sampler = CascadeSampler(student.schedule, plan)
     noise = torch.randn((count, student.channels, *plan.size), generator=generator)
     with torch.no_grad():
-        for _ in sampler.steps(step, sampler.initial(noise), generator):
+        for _ in sampler.steps(step, noise, generator):
             if index > max(chosen):
                 break
     return kept

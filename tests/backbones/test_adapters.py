@@ -187,7 +187,7 @@ def test_the_cascade_runs_at_any_plan(backbone: PipelineBackbone, steps: int, sw
     plan = two_stage(backbone.schedule, steps, switch, low, high, eta=0.7, reinjection=reinjection)
     sampler = CascadeSampler(backbone.schedule, plan)
     denoiser = Denoiser(backbone, backbone.encode([PROMPT]), backbone.encode([""]), 2.0)
-    events = list(sampler.steps(denoiser, sampler.initial(noise(backbone)), torch.Generator().manual_seed(1)))
+    events = list(sampler.steps(denoiser, noise(backbone), torch.Generator().manual_seed(1)))
     x0 = events[-1].estimate.x0
     assert x0.shape == (1, backbone.channels, *high)
     assert bool(torch.isfinite(x0).all())

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from rmd.method.cascade import CascadeSampler, Step, Switch
 from rmd.method.denoiser import Denoised
-from rmd.method.plan import CascadePlan, Stage, Upsampler, staged, swd_preset, two_stage
+from rmd.method.plan import CascadePlan, Reinjection, Stage, Upsampler, staged, swd_preset, two_stage
 from rmd.method.schedule import FlowSchedule, NoiseSchedule, PredictionType, Time, VPSchedule, scaled_linear
-from rmd.method.transition import low_band
+from rmd.method.transition import dct, into_band, low_band, upsample
 
 
 def network(x: Tensor, timestep: Tensor | float) -> Tensor:
@@ -38,6 +38,9 @@ def noise(*size: int) -> Tensor:
 
 
 def result(schedule: NoiseSchedule, plan: CascadePlan, kind: PredictionType, start: Tensor, seed: int = 1) -> Tensor:
+    """start: noise of the result's size, or the first latent itself, which is then the low band of such noise."""
+    full = torch.randn((*start.shape[:2], *plan.size), generator=seeded(99))
+    start = into_band(start, full) if start.shape != full.shape else start
     events = list(CascadeSampler(schedule, plan).steps(denoiser(schedule, kind), start, seeded(seed)))
     return events[-1].estimate.x0
 
@@ -125,7 +128,7 @@ def test_every_plan_calls_the_network_once_per_step(steps: int, switch: int) -> 
         return denoiser(schedule, "v_prediction")(x, t)
 
     sampler = CascadeSampler(schedule, plan)
-    events = list(sampler.steps(watched, sampler.initial(noise(8, 8)), seeded(1)))
+    events = list(sampler.steps(watched, noise(8, 8), seeded(1)))
     assert calls == [(stage.size, t) for stage in plan.stages for t in stage.times]
     assert [e.index for e in events if isinstance(e, Step)] == list(range(steps))
     assert [e.stage for e in events if isinstance(e, Switch)] == ([1] if switch else [])
@@ -136,15 +139,78 @@ def test_a_video_goes_through_four_stages() -> None:
     schedule = FlowSchedule(3.0)
     sizes = [(3, 4, 4), (3, 4, 4), (3, 6, 6), (3, 8, 8), (3, 8, 8)]
     plan = staged(schedule, sizes, eta=1, reinjection="band")
-    sampler = CascadeSampler(schedule, plan)
-    start = sampler.initial(torch.randn((2, 4, 3, 8, 8), generator=seeded(0)))
-    assert tuple(start.shape) == (2, 4, 3, 4, 4)
+    start = torch.randn((2, 4, 3, 8, 8), generator=seeded(0))
     assert tuple(result(schedule, plan, "flow_prediction", start).shape) == (2, 4, 3, 8, 8)
 
 
 def test_the_first_latent_is_the_low_band_of_the_teachers_noise() -> None:
-    sampler = CascadeSampler(FlowSchedule(), CascadePlan((Stage((4, 4), (1.0,)), Stage((8, 8), (0.5,))), 1, "band"))
-    assert torch.equal(sampler.initial(noise(8, 8)), low_band(noise(8, 8), (4, 4)))
+    plan = CascadePlan((Stage((4, 4), (1.0,)), Stage((8, 8), (0.5,))), 1, "band")
+    seen: list[Tensor] = []
+
+    def watched(x: Tensor, t: Time) -> Denoised:
+        seen.append(x)
+        return denoiser(FlowSchedule(), "flow_prediction")(x, t)
+
+    list(CascadeSampler(FlowSchedule(), plan).steps(watched, noise(8, 8), seeded(1)))
+    assert torch.equal(seen[0], low_band(noise(8, 8), (4, 4)))
+
+
+@pytest.mark.parametrize("kind", ["band", "mix"])
+@pytest.mark.parametrize("eta", [1.0, 0.6])
+def test_what_a_switch_adds_is_the_requests_own_high_band(kind: Reinjection, eta: float) -> None:
+    """At every switch, for pictures and clips: the noise above the smaller size's band is the request's, share for
+    share of what is new, whatever the generator draws."""
+    schedule = FlowSchedule()
+    sizes = [(3, 4, 4), (3, 6, 6), (3, 8, 8)]
+    stages = tuple(Stage(size, (t,)) for size, t in zip(sizes, (1.0, 0.7, 0.4), strict=True))
+    own = torch.randn((2, 4, 3, 8, 8), generator=seeded(0))
+    for seed in (1, 2):
+        sampler = CascadeSampler(schedule, CascadePlan(stages, eta, kind))
+        events = list(sampler.steps(denoiser(schedule, "flow_prediction"), own, seeded(seed)))
+        switches = [event for event in events if isinstance(event, Switch)]
+        calls = [event for event in events if isinstance(event, Step)]
+        for switch, before in zip(switches, calls, strict=False):
+            size = sizes[switch.stage]
+            added = dct(switch.estimate.eps)
+            if kind == "mix":
+                added = (added - eta * dct(upsample(before.estimate.eps, size))) / max(1e-9, (1 - eta * eta) ** 0.5)
+            if kind == "mix" and eta == 1:
+                continue  # nothing is added
+            small, mine = sizes[switch.stage - 1], dct(low_band(own, size))
+            for part in (added, mine):
+                part[..., : small[-2], : small[-1]] = 0
+            torch.testing.assert_close(added, mine, atol=1e-4, rtol=1e-4)
+
+
+def test_fresh_noise_is_new_at_every_switch() -> None:
+    """As published (SwD): one more seed, another picture."""
+    plan = two_stage(FlowSchedule(), 2, 1, (4, 4), (8, 8), eta=0, reinjection="fresh")
+    one, other = (result(FlowSchedule(), plan, "flow_prediction", noise(8, 8), seed) for seed in (1, 2))
+    assert not torch.allclose(one, other, atol=0.1)
+
+
+def test_a_deterministic_cascade_needs_no_draw_above_the_band() -> None:
+    """At eta = 1 with band the request's noise is all the noise there is."""
+    plan = two_stage(FlowSchedule(), 4, 2, (4, 4), (8, 8), eta=1, reinjection="band")
+    one, other = (result(FlowSchedule(), plan, "flow_prediction", noise(8, 8), seed) for seed in (1, 2))
+    torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("kind", ["band", "mix", "fresh"])
+def test_a_sample_is_the_same_in_any_batch(kind: Reinjection) -> None:
+    """One generator per sample: position i of a batch equals the same request alone."""
+    schedule = FlowSchedule()
+    plan = two_stage(schedule, 4, 2, (4, 4), (8, 8), eta=0.5, reinjection=kind)
+    own = torch.randn((3, 4, 8, 8), generator=seeded(0))
+
+    def run(samples: list[int]) -> Tensor:
+        generators = [seeded(10 + i) for i in samples]
+        steps = CascadeSampler(schedule, plan).steps(denoiser(schedule, "flow_prediction"), own[samples], generators)
+        return list(steps)[-1].estimate.x0
+
+    batch = run([0, 1, 2])
+    for i in range(3):
+        torch.testing.assert_close(run([i])[0], batch[i])
 
 
 def test_seconds_are_the_networks_alone() -> None:
@@ -158,7 +224,7 @@ def test_seconds_are_the_networks_alone() -> None:
 
     plan = two_stage(schedule, 4, 2, (4, 4), (8, 8), eta=1, reinjection="band")
     seconds: list[float] = []
-    for event in CascadeSampler(schedule, plan, lambda: now[0]).steps(slow, noise(4, 4), seeded(1)):
+    for event in CascadeSampler(schedule, plan, lambda: now[0]).steps(slow, noise(8, 8), seeded(1)):
         seconds.append(event.seconds)
         now[0] += 100
     assert seconds == [1, 1, 0, 1, 1]
@@ -173,7 +239,7 @@ def test_gradients_flow_as_the_caller_says() -> None:
         return Denoised(*schedule.split(x, weight * network(x, schedule.timestep(t)), t, "v_prediction"))
 
     plan = two_stage(schedule, 3, 1, (4, 4), (8, 8), eta=1, reinjection="band")
-    events = CascadeSampler(schedule, plan).steps(learnable, noise(4, 4), seeded(1))
+    events = CascadeSampler(schedule, plan).steps(learnable, noise(8, 8), seeded(1))
     with torch.no_grad():
         first, switch = next(events), next(events)
     second = next(events)
