@@ -18,11 +18,11 @@ from rmd.backbones.cards import BackboneSpec, unknown_words
 from rmd.backbones.outline import read_outline
 from rmd.checks import RequestError
 from rmd.disk import ensure_writable
-from rmd.engine.events import Loading, Progress, Waiting
+from rmd.engine.events import Loading, Progress, Timing, Waiting
 from rmd.engine.files import save_output
 from rmd.engine.pool import ModelPool
-from rmd.engine.results import Done, Result
-from rmd.engine.session import Session
+from rmd.engine.results import BUSY, Done, Result
+from rmd.engine.session import RUNS, Session
 from rmd.request import GenerateRequest, make_request
 from rmd.study.bench import add_bench
 from rmd.study.sweep import Cell, Point, points, row, stored_cell, sweep, write_results
@@ -107,13 +107,16 @@ def run_sweep(args: argparse.Namespace) -> None:
 def generate(args: argparse.Namespace) -> None:
     request = checked(args)
     done = None
-    for event in Session(ModelPool(tuning=tuning_of(args)), previews=False).generate(request):
+    runs = RUNS if request.teacher else 1
+    for event in Session(ModelPool(tuning=tuning_of(args)), previews=False).generate(request, runs=runs):
         if isinstance(event, Loading):
             say(f"Loading {event.backbone} …")
         elif isinstance(event, Waiting):
             say("Waiting for the accelerator …")
         elif isinstance(event, Progress):
             say(f"{event.role} step {event.index}/{event.total} at {'×'.join(map(str, event.size))} cells")
+        elif isinstance(event, Timing):
+            say(f"timing the student again, {event.index} of {event.total}")
         elif isinstance(event, Done):
             done = event
     assert done is not None
@@ -143,6 +146,8 @@ def summary(result: Result, files: dict[str, str]) -> str:
     if result.speedup:
         denoiser, both = result.speedup["denoiser"], result.speedup["end_to_end"]
         lines.append(f"speed-up: {denoiser:.1f}× denoiser, {both:.1f}× end to end ({result.device}, warm-up excluded)")
+    if result.busy:
+        lines.append(f"{BUSY} Generate again when nothing else runs here.")
     return "\n".join(lines)
 
 

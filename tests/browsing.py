@@ -41,7 +41,7 @@ def expect_result(page: Page) -> None:
     """The new result, not a stored one that was there before."""
     expect(page.locator("#status")).to_contain_text("Done, seed")
     expect(page.locator("#speed .big")).to_have_text(re.compile(r"^\d+(\.\d+)?×$"))
-    expect(page.locator("#speed")).to_contain_text("Measured once on")
+    expect(page.locator("#speed")).to_contain_text("Measured here on")
 
 
 def picture_sizes(page: Page) -> list[int]:

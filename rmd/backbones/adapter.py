@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import importlib
 from collections.abc import Mapping
@@ -173,24 +174,37 @@ class PipelineBackbone:
         guidance: float,
         on_step: OnTeacherStep,
     ) -> Tensor:
+        scheduler = self.pipe.scheduler
+        step, asked = scheduler.step, []
+
+        @functools.wraps(step)  # the pipeline looks at its parameters
+        def noted(output: Tensor, timestep: Any, sample: Tensor, *arguments: Any, **named: Any) -> Any:
+            asked[:] = output, sample
+            return step(output, timestep, sample, *arguments, **named)
+
         def after(pipe: Any, index: int, timestep: Tensor, values: dict[str, Any]) -> dict[str, Any]:
-            sigma = pipe.scheduler.sigmas[index + 1].to(values["latents"].device)
-            on_step(index, *self.standing(values["latents"], sigma, 1 - (index + 1) / steps))
+            output, sample = asked
+            x, t = self.standing(sample.float(), scheduler.sigmas[index].double().cpu())
+            on_step(index, self.schedule.split(x, output.float(), t, self.prediction)[0], t)
             return {}
 
         size = {"height": noise.shape[-2] * self.grid.cell, "width": noise.shape[-1] * self.grid.cell}
         if noise.ndim == 5:
             size["num_frames"] = self.spec.frames
-        out = self.pipe(
-            **self.prompt_arguments(positive, negative),
-            **size,
-            latents=noise.to(self.dtype if noise.ndim == 4 else torch.float32),
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            output_type="latent",
-            return_dict=False,
-            callback_on_step_end=after,
-        )
+        scheduler.step = noted
+        try:
+            out = self.pipe(
+                **self.prompt_arguments(positive, negative),
+                **size,
+                latents=noise.to(self.dtype if noise.ndim == 4 else torch.float32),
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                output_type="latent",
+                return_dict=False,
+                callback_on_step_end=after,
+            )
+        finally:
+            del scheduler.step
         return out[0].float()
 
     def prompt_arguments(self, positive: Conditioning, negative: Conditioning) -> dict[str, Tensor]:
@@ -201,12 +215,8 @@ class PipelineBackbone:
             named["negative_pooled_prompt_embeds"] = negative["pooled"]
         return named
 
-    def standing(self, latents: Tensor, sigma: Tensor, share: float) -> tuple[Tensor, float]:
-        """The pipeline's latent in the convention of the schedule, and the time it stands at.
-
-        sigma: the scheduler's noise level after the step. share: what is left of the steps.
-        """
-        sigma = sigma.double().cpu()
+    def standing(self, latents: Tensor, sigma: Tensor) -> tuple[Tensor, float]:
+        """The pipeline's latent in the convention of the schedule, and its time; sigma: the scheduler's noise level."""
         return latents, float(self.schedule.time_at(torch.log(sigma) - torch.log1p(-sigma)))
 
 

@@ -16,8 +16,8 @@ from rmd.method.denoiser import Conditioning
 from rmd.method.schedule import NoiseSchedule, PredictionType, Time
 
 OnTeacherStep = Callable[[int, Tensor, float], None]
-"""Called after every teacher step with its index, the latent and the time in [0, 1] it now stands at;
-raising from it stops the pipeline."""
+"""Called after every teacher step with its index, the clean estimate x̂0 (B, C, *S) and the time in (0, 1] at which
+the network made it; raising from it stops the pipeline."""
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,6 @@ class SDXLBackbone(PipelineBackbone):
         sample = x.to(self.dtype, memory_format=torch.channels_last)
         return self._network(sample, step, embeds, added_cond_kwargs=added, return_dict=False)[0]
 
-    def standing(self, latents: Tensor, sigma: Tensor, share: float) -> tuple[Tensor, float]:
-        # Euler works on x / alpha; back to the convention used here for previews
-        return latents / (sigma**2 + 1).sqrt(), share
+    def standing(self, latents: Tensor, sigma: Tensor) -> tuple[Tensor, float]:
+        # Euler works on x / alpha = x0 + sigma·eps
+        return latents / float((sigma**2 + 1).sqrt()), float(self.schedule.time_at(torch.log(sigma)))

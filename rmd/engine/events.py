@@ -33,6 +33,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """The student's calls are about to be made again, only to be timed: run `index` of `total`, the first included."""
+
+    index: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Decoded:
     """One side is complete."""
 
@@ -40,4 +48,4 @@ class Decoded:
     output: Output
 
 
-Event = Loading | Waiting | Progress | Decoded | Done
+Event = Loading | Waiting | Progress | Timing | Decoded | Done

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from PIL import Image
@@ -12,10 +12,14 @@ from torch import Tensor
 from rmd.backbones.cards import StudentSpec
 from rmd.backbones.machine import describe
 from rmd.checks import RequestError
+from rmd.engine.stopwatch import READY_SHARE
 from rmd.method.plan import CascadePlan, plan_from_dict
 from rmd.request import GenerateRequest, completed, make_request
 
+BUSY = "Measured while the machine was busy: these times are not to be trusted."
 ROLES = ("student", "teacher")
+APART = 1.3
+"""The median run over the fastest, from which on the times are doubtful: an idle machine stays within 1.15."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,24 @@ class Timings:
     decode: float
     nfe: int = 0
     """Network function evaluations, guidance counted twice."""
+    runs: int = 1
+    """How often it was run; with several, all times are those of the median run."""
+    fastest: float | None = None
+    """Network calls, switch and decoder of the fastest of several runs."""
+    slowest: float | None = None
+    waited: float = 0.0
+    """The share of the time that other work on the machine took, 0 to 1 (see `rmd.engine.stopwatch`)."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether other work on the machine makes these times doubtful."""
+        apart = self.fastest is not None and self.computing > APART * self.fastest
+        return self.waited > READY_SHARE or apart
+
+    @property
+    def computing(self) -> float:
+        """Network calls, switch and decoder."""
+        return self.denoiser + self.decode
 
     @property
     def denoiser(self) -> float:
@@ -50,12 +72,24 @@ class Timings:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, sums included; `from_dict` reads it back."""
-        return {**asdict(self), "denoiser": self.denoiser, "end_to_end": self.end_to_end}
+        return {**asdict(self), "denoiser": self.denoiser, "end_to_end": self.end_to_end, "busy": self.busy}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Timings:
         stages = tuple(StageTiming(tuple(s["size"]), s["steps"], s["seconds"]) for s in data["stages"])
-        return cls(data["encode"], stages, data["switch"], data["decode"], data.get("nfe", 0))
+        later = {name: data[name] for name in ("nfe", "runs", "fastest", "slowest", "waited") if name in data}
+        return cls(data["encode"], stages, data["switch"], data["decode"], **later)
+
+
+def median_of(runs: Sequence[Timings]) -> Timings:
+    """The median run of an odd number of runs of the same plan, with their spread."""
+    ordered = sorted(runs, key=lambda one: one.computing)
+    return replace(
+        ordered[len(ordered) // 2],
+        runs=len(ordered),
+        fastest=ordered[0].computing,
+        slowest=ordered[-1].computing,
+    )
 
 
 @dataclass(frozen=True)
@@ -103,6 +137,11 @@ class Result:
         return {role: timings for role, timings in both.items() if timings is not None}
 
     @property
+    def busy(self) -> bool:
+        """Whether other work on the machine makes the times doubtful."""
+        return any(timings.busy for timings in self.timings.values())
+
+    @property
     def speedup(self) -> dict[str, float] | None:
         """Teacher over student, denoiser only and end to end; None without a teacher run."""
         if self.teacher is None:
@@ -121,6 +160,7 @@ class Result:
             "fps": self.fps,
             "timings": {role: timings.as_dict() for role, timings in self.timings.items()},
             "speedup": self.speedup,
+            "busy": self.busy,
             "teacher_cached": self.teacher_cached,
             "device": self.device,
             "hardware": self.hardware,

@@ -11,10 +11,10 @@ took when it was made), so that repeated prompts do not look faster.
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import torch
 from PIL import Image
@@ -22,16 +22,19 @@ from torch import Tensor, nn
 
 from rmd.backbones.base import Backbone
 from rmd.checks import Cancelled, RequestError
-from rmd.engine.events import Decoded, Event, Loading, Progress, Waiting
+from rmd.engine.events import Decoded, Event, Loading, Progress, Timing, Waiting
 from rmd.engine.plans import plan_for
 from rmd.engine.pool import Loaded, ModelPool
-from rmd.engine.results import Done, Output, StageTiming, Timings
+from rmd.engine.results import Done, Output, StageTiming, Timings, median_of
+from rmd.engine.stopwatch import Stopwatch
 from rmd.engine.teacher import teacher_steps
-from rmd.method.cascade import CascadeSampler, Step
+from rmd.method.cascade import CascadeSampler, Step, Switch
 from rmd.method.denoiser import Conditioning, Denoiser
 from rmd.method.plan import CascadePlan
 from rmd.request import GenerateRequest
 
+RUNS = 3
+"""How often a student's calls are timed where it is compared with a teacher: few and short, one could be hit alone."""
 OUT_OF_MEMORY = "The accelerator ran out of memory; choose fewer steps or a smaller backbone."
 
 
@@ -48,8 +51,13 @@ class Session:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._prompts: OrderedDict[tuple[str, str], tuple[Conditioning, float]] = OrderedDict()
 
-    def generate(self, request: GenerateRequest, cancel: threading.Event | None = None) -> Iterator[Event]:
+    def generate(
+        self, request: GenerateRequest, cancel: threading.Event | None = None, runs: int = 1
+    ) -> Iterator[Event]:
         """Yield events until Done. Setting `cancel` (or closing the generator) stops within one network call.
+
+        runs: how often the student's calls are made and timed, an odd number; the first makes the picture, the others
+        come after the teacher. Its times are those of the median run.
 
         Raises Cancelled, or RequestError for what only shows when loading. The lock is free afterwards in any case.
         """
@@ -59,15 +67,15 @@ class Session:
             while not self._lock.acquire(timeout=0.1):
                 check(cancel)
         try:
-            yield from self.compute(request, cancel)
+            yield from self.compute(request, cancel, runs)
         except torch.OutOfMemoryError as error:
             raise RequestError(OUT_OF_MEMORY) from error
         finally:
             self._lock.release()
 
-    def compute(self, request: GenerateRequest, cancel: threading.Event) -> Iterator[Event]:
+    def compute(self, request: GenerateRequest, cancel: threading.Event, runs: int) -> Iterator[Event]:
         """The events, computed wherever this kind of session computes; called with the accelerator's place taken."""
-        yield from in_thread(self._thread, self.run(request, cancel))
+        yield from in_thread(self._thread, self.run(request, cancel, runs))
 
     def load(self, request: GenerateRequest) -> Iterator[Loading]:
         """Bring the request's models into memory; yields Loading when they are not there yet."""
@@ -77,7 +85,7 @@ class Session:
             self.pool.acquire(request.backbone, request.student, request.decoder)
 
     @torch.inference_mode()
-    def run(self, request: GenerateRequest, cancel: threading.Event) -> Generator[Event]:
+    def run(self, request: GenerateRequest, cancel: threading.Event, runs: int = 1) -> Generator[Event]:
         """The request's events, computed by whoever asks for them."""
         yield from self.load(request)
         loaded = self.pool.acquire(request.backbone, request.student, request.decoder)
@@ -87,20 +95,29 @@ class Session:
         self.pool.spare(backbone)
         fast = loaded.student or backbone
         plan = plan_for(request, fast, loaded.card)
-        generator = torch.Generator().manual_seed(request.seed)
-        noise = torch.randn((1, backbone.channels, *plan.size), generator=generator).to(backbone.device)
+        prompt = (positive, negative, encode)
+        noise = draw(request, backbone, plan)[0].to(backbone.device)
 
         student = None
-        for event in self._student(request, loaded, plan, noise, generator, (positive, negative, encode)):
+        for event in self._student(request, loaded, plan, prompt):
             check(cancel)
             student = event.output if isinstance(event, Decoded) else student
             yield event
         assert student is not None
         teacher = None
         if request.teacher:
-            for event in self._teacher(request, loaded, noise, (positive, negative, encode), cancel):
+            for event in self._teacher(request, loaded, noise, prompt, cancel):
                 teacher = event.output if isinstance(event, Decoded) else teacher
                 yield event
+        times = [student.timings]
+        for index in range(2, runs + 1):
+            yield Timing(index, runs)
+            for event in self._student(request, loaded, plan, prompt, previews=False):
+                if cancel.is_set():  # the pictures are finished, and stay with the times there are
+                    break
+                if isinstance(event, Decoded):
+                    times.append(event.output.timings)
+        student = replace(student, timings=median_of(times[: len(times) - 1 + len(times) % 2]))
         yield Done(request, plan, student, teacher, loaded.card, str(backbone.device), dtype_name(backbone))
 
     def _encode(self, backbone: Backbone, request: GenerateRequest) -> tuple[Conditioning, Conditioning, float]:
@@ -109,9 +126,11 @@ class Session:
         for prompt in (request.prompt, request.negative):
             key = (request.backbone, prompt)
             if key not in self._prompts:
-                clock = clock_for(backbone)
-                start = clock()
-                self._prompts[key] = (backbone.encode([prompt]), clock() - start)
+                watch = Stopwatch(backbone.device)
+                watch.start()
+                encoded = backbone.encode([prompt])
+                watch.stop()
+                self._prompts[key] = encoded, watch.seconds
                 while len(self._prompts) > 64:
                     self._prompts.popitem(last=False)
             rows.append(self._prompts[key])
@@ -122,33 +141,34 @@ class Session:
         request: GenerateRequest,
         loaded: Loaded,
         plan: CascadePlan,
-        noise: Tensor,
-        generator: torch.Generator,
         prompt: tuple[Conditioning, Conditioning, float],
+        previews: bool = True,
     ) -> Iterator[Progress | Decoded]:
         """The cascade with the student's weights and no guidance, or undistilled with the teacher's weights and CFG."""
         positive, negative, encode = prompt
         backbone = loaded.student or loaded.teacher
         guidance = loaded.card.guidance if loaded.card else request.guidance
         denoiser = Denoiser(backbone, positive, negative, guidance)
-        clock = clock_for(backbone)
-        sampler = CascadeSampler(backbone.schedule, plan, clock)
-        seconds, switch, x0 = [0.0] * len(plan.stages), 0.0, noise
-        for event in sampler.steps(denoiser, noise, generator):
+        watch = Stopwatch(backbone.device)
+        sampler = CascadeSampler(backbone.schedule, plan, watch.now)
+        noise, generator = draw(request, backbone, plan)
+        x0 = noise = noise.to(backbone.device)
+        seconds, switch = [0.0] * len(plan.stages), 0.0
+        for event in watched(sampler.steps(denoiser, noise, generator), watch):
             x0 = event.estimate.x0
             if isinstance(event, Step):
                 seconds[event.stage] += event.seconds
                 size = plan.stages[event.stage].size
-                yield Progress("student", event.index + 1, plan.steps, size, self._preview(backbone, x0))
+                yield Progress("student", event.index + 1, plan.steps, size, self._preview(backbone, x0, previews))
             else:
                 switch += event.seconds
-        frames, decode = timed_decode(backbone, x0, clock, loaded.decoder)
+        frames, decode = timed_decode(backbone, x0, watch, loaded.decoder)
         stages = tuple(
             StageTiming(stage.size, len(stage.times), taken)
             for stage, taken in zip(plan.stages, seconds, strict=True)
             if stage.times
         )
-        timings = Timings(encode, stages, switch, decode, plan.steps * denoiser.calls_per_step)
+        timings = Timings(encode, stages, switch, decode, plan.steps * denoiser.calls_per_step, waited=watch.waited)
         yield Decoded("student", Output(frames, timings, backbone.spec.fps, x0.cpu()))
 
     def _teacher(
@@ -162,26 +182,44 @@ class Session:
         """The pipeline itself, from the same noise, one Progress per step."""
         positive, negative, encode = prompt
         backbone = loaded.teacher
-        clock = clock_for(backbone)
+        watch = Stopwatch(backbone.device)
         size, steps = tuple(noise.shape[2:]), request.teacher_steps
 
         def run(on_step: Callable[[int, Tensor, float], None]) -> Tensor:
             return backbone.teacher(positive, negative, noise, steps, request.guidance, on_step)
 
         result = None
-        for step in teacher_steps(run, clock):
+        for step in teacher_steps(run, watch):
             check(cancel)
             if step.latents is not None and not step.final:
                 yield Progress("teacher", step.index + 1, steps, size, self._preview(backbone, step.latents))
             result = step
         assert result is not None and result.final and result.latents is not None
-        frames, decode = timed_decode(backbone, result.latents, clock, loaded.decoder)
+        stage = StageTiming(size, steps, watch.seconds)
+        frames, decode = timed_decode(backbone, result.latents, watch, loaded.decoder)
         calls = 1 if request.guidance == 1 else 2
-        timings = Timings(encode, (StageTiming(size, steps, result.seconds),), 0.0, decode, steps * calls)
+        timings = Timings(encode, (stage,), 0.0, decode, steps * calls, waited=watch.waited)
         yield Decoded("teacher", Output(frames, timings, backbone.spec.fps, result.latents.cpu()))
 
-    def _preview(self, backbone: Backbone, x0: Tensor) -> Image.Image | None:
-        return backbone.preview(x0) if self.previews else None
+    def _preview(self, backbone: Backbone, x0: Tensor, wanted: bool = True) -> Image.Image | None:
+        return backbone.preview(x0) if self.previews and wanted else None
+
+
+def draw(request: GenerateRequest, backbone: Backbone, plan: CascadePlan) -> tuple[Tensor, torch.Generator]:
+    """The request's white noise at full size, (1, C, *S) on the CPU, and the generator of what is drawn later."""
+    generator = torch.Generator().manual_seed(request.seed)
+    return torch.randn((1, backbone.channels, *plan.size), generator=generator), generator
+
+
+def watched(events: Iterator[Step | Switch], watch: Stopwatch) -> Iterator[Step | Switch]:
+    """The events, with the watch running while they are computed."""
+    while True:
+        watch.start()
+        event = next(events, None)
+        watch.stop()
+        if event is None:
+            return
+        yield event
 
 
 def in_thread(thread: ThreadPoolExecutor, events: Generator[Event]) -> Iterator[Event]:
@@ -202,24 +240,14 @@ def check(cancel: threading.Event) -> None:
         raise Cancelled("The request was stopped.")
 
 
-def clock_for(backbone: Backbone) -> Callable[[], float]:
-    """Seconds, after the device has finished what it was given."""
-    if backbone.device.type != "cuda":
-        return time.perf_counter
-
-    def clock() -> float:
-        torch.cuda.synchronize(backbone.device)
-        return time.perf_counter()
-
-    return clock
-
-
 def timed_decode(
-    backbone: Backbone, x0: Tensor, clock: Callable[[], float], decoder: nn.Module | None
+    backbone: Backbone, x0: Tensor, watch: Stopwatch, decoder: nn.Module | None
 ) -> tuple[tuple[Image.Image, ...], float]:
-    start = clock()
+    before = watch.seconds
+    watch.start()
     frames = backbone.decode(x0, decoder)[0]
-    return frames, clock() - start
+    watch.stop()
+    return frames, watch.seconds - before
 
 
 def dtype_name(backbone: Backbone) -> str:

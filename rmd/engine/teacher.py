@@ -14,14 +14,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rmd.engine.stopwatch import Stopwatch
+
 
 @dataclass(frozen=True)
 class TeacherStep:
-    """After step `index`: the latent (the clean result when `final`) and the seconds of network work so far."""
+    """After step `index`: the latent, the clean result when `final`."""
 
     index: int
     latents: Tensor | None
-    seconds: float
     final: bool
 
 
@@ -30,9 +31,11 @@ class _Abandoned(Exception):
 
 
 def teacher_steps(
-    run: Callable[[Callable[[int, Tensor, float], None]], Tensor], clock: Callable[[], float]
+    run: Callable[[Callable[[int, Tensor, float], None]], Tensor], watch: Stopwatch
 ) -> Iterator[TeacherStep]:
     """Call `run(on_step)` in a thread and yield a TeacherStep per callback and a final one with its result.
+
+    watch: runs while the pipeline does, and stands while the listener has the step.
 
     Closing the iterator stops `run` at its next callback; an exception of `run` is raised here.
     """
@@ -41,22 +44,24 @@ def teacher_steps(
     abandoned = threading.Event()
 
     def work() -> None:
-        seconds, index, start = 0.0, -1, clock()
+        index = -1
 
         def on_step(number: int, latents: Tensor, time: float) -> None:
-            nonlocal seconds, index, start
-            seconds += clock() - start
+            nonlocal index
+            watch.stop()
             index = number
-            steps.put(TeacherStep(number, latents, seconds, False))
+            steps.put(TeacherStep(number, latents, False))
             go_on.acquire()
             if abandoned.is_set():
                 raise _Abandoned
-            start = clock()
+            watch.start()
 
         try:
+            watch.start()
             with torch.inference_mode():
                 result = run(on_step)
-            steps.put(TeacherStep(index, result, seconds + clock() - start, True))
+            watch.stop()
+            steps.put(TeacherStep(index, result, True))
         except BaseException as error:
             steps.put(error)
 

@@ -78,10 +78,10 @@ class LentSession(Session):
         self._warmed: set[tuple[str, str | None, int]] = set()
         self._lent = gpu(duration=self.seconds)(self._compute)
 
-    def compute(self, request: GenerateRequest, cancel: threading.Event) -> Iterator[Event]:
+    def compute(self, request: GenerateRequest, cancel: threading.Event, runs: int) -> Iterator[Event]:
         try:
             yield from self.load(request)
-            with closing(self._lent(request)) as events:
+            with closing(self._lent(request, runs)) as events:
                 for event in events:
                     check(cancel)
                     if isinstance(event, Exception):
@@ -90,13 +90,13 @@ class LentSession(Session):
                         self._learn(event)
                     yield event
         except self.refusal as error:
-            raise RequestError(self.explained(error, request)) from error
+            raise RequestError(self.explained(error, self.seconds(request, runs))) from error
         except RuntimeError as error:
             if "closed by visitor" in str(error):  # they left while ZeroGPU looked for a GPU
                 raise Cancelled(str(error)) from error
             raise
 
-    def _compute(self, request: GenerateRequest) -> Generator[Event | Exception]:
+    def _compute(self, request: GenerateRequest, runs: int) -> Generator[Event | Exception]:
         """What runs in the fork; a fork may serve several calls."""
         try:
             loaded = self.pool.acquire(request.backbone, request.student)
@@ -106,17 +106,19 @@ class LentSession(Session):
                     if backbone is not None:
                         warm_up(backbone)
                 self._warmed.add(key)
-            yield from self.run(request, threading.Event())
+            yield from self.run(request, threading.Event(), runs)
         except RequestError as error:
             yield error
         except torch.OutOfMemoryError:
             yield RequestError(OUT_OF_MEMORY)
 
-    def seconds(self, request: GenerateRequest) -> int:
+    def seconds(self, request: GenerateRequest, runs: int = 1) -> int:
         """What a request asks for: every network call at full resolution at the pace of the slowest run so far."""
         backbone = self.pool.acquire(request.backbone, request.student).teacher
         pace = self._pace.get(request.backbone) or first_guess(backbone)
-        calls = request.steps + (request.teacher_steps * (1 if request.guidance == 1 else 2) if request.teacher else 0)
+        calls = request.steps * runs + (
+            request.teacher_steps * (1 if request.guidance == 1 else 2) if request.teacher else 0
+        )
         return math.ceil(OVERHEAD + MARGIN * pace * (calls + 2))  # two more for encoder and decoder
 
     def _learn(self, done: Done) -> None:
@@ -125,9 +127,8 @@ class LentSession(Session):
                 pace = output.timings.denoiser / output.timings.nfe
                 self._pace[done.request.backbone] = max(pace, self._pace.get(done.request.backbone, 0.0))
 
-    def explained(self, error: Any, request: GenerateRequest) -> str:
+    def explained(self, error: Any, asked: int) -> str:
         """ZeroGPU's refusals and failures, with what to do about them; its own words where they have figures."""
-        asked = self.seconds(request)
         title, said = error.title or "", " ".join(str(error.message).split()).rstrip(".")
         if "illegal duration" in title:
             return TOO_LONG.format(seconds=asked)

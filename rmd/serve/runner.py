@@ -17,7 +17,7 @@ from rmd.engine.events import Decoded, Event
 from rmd.engine.files import read_settings, save_output
 from rmd.engine.plans import plan_for
 from rmd.engine.results import Done, Result
-from rmd.engine.session import Session
+from rmd.engine.session import RUNS, Session
 from rmd.engine.teacher_cache import TeacherCache
 from rmd.method.plan import CascadePlan
 from rmd.request import GenerateRequest, completed
@@ -78,10 +78,13 @@ class Runner:
         outline = self.offer.outline(request.backbone)
         return plan_for(request, outline, outline.card)
 
-    def run(self, request: GenerateRequest, visitor: str, until: float | None = None) -> Generator[Event]:
+    def run(
+        self, request: GenerateRequest, visitor: str, until: float | None = None, cached: bool = True
+    ) -> Generator[Event]:
         """The session's events, until `stop(visitor)` or the deadline; raises Cancelled or RequestError.
 
         until: the deadline (time.monotonic) where this is a part of a longer request.
+        cached: whether a teacher that was run before will do.
         """
         cancel = self._cancels[visitor] = threading.Event()
         late = threading.Event()
@@ -95,7 +98,7 @@ class Runner:
         timer.daemon = True
         timer.start()
         try:
-            yield from self._events(request, cancel)
+            yield from self._events(request, cancel, cached)
         except Cancelled as error:
             if late.is_set():
                 raise RequestError(sentences.TOO_LONG.format(seconds=round(self.deadline))) from error
@@ -105,10 +108,11 @@ class Runner:
             if self._cancels.get(visitor) is cancel:
                 del self._cancels[visitor]
 
-    def _events(self, request: GenerateRequest, cancel: threading.Event) -> Iterator[Event]:
+    def _events(self, request: GenerateRequest, cancel: threading.Event, cached: bool) -> Iterator[Event]:
         """The session's events, with the teacher's from the cache where there is one that was run before."""
-        known = self.cache.get(request) if self.cache and request.teacher else None
-        for event in self.session.generate(replace(request, teacher=False) if known else request, cancel):
+        known = self.cache.get(request) if self.cache and request.teacher and cached else None
+        runs = RUNS if request.teacher else 1
+        for event in self.session.generate(replace(request, teacher=False) if known else request, cancel, runs):
             if isinstance(event, Done) and known:
                 yield Decoded("teacher", known[0])
                 event = replace(event, request=request, teacher=known[0], teacher_cached=known[1])

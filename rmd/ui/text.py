@@ -22,6 +22,9 @@ OTHER_MODEL = "The settings are for a model that is not offered here: {name}."
 STORED = "A stored example of {name}, made earlier on {hardware}. Press Generate to make your own."
 STORED_PICTURE = "from the stored example"
 EXAMPLES = "Stored examples"
+TIMING = "Timing the student again: {index} of {total}"
+BUSY = "Measured while the machine was busy: do not trust these times. Measure again when it is idle."
+MEASURE_AGAIN = "Measure again"
 CACHED = " The teacher comes from the cache, measured on {where}: the speed-up compares two occasions."
 NOT_COUNTED = "Loading, warm-up and previews are not counted."
 
@@ -48,7 +51,7 @@ MARK_NONE = "Mark two with “Compare” to see them in one place."
 MARK_ONE = "One is marked; mark another."
 SMALL_COPY = "a small copy, the server keeps pictures for some hours only"
 FORGOTTEN = "The server no longer has this picture."
-DIFFERS = "What differs is in bold. One run is one measurement."
+DIFFERS = "What differs is in bold."
 MAP = "How good and how fast"
 MAP_ABOUT = (
     "Each dot is a plan, steps/low-resolution steps, blue for the low-resolution share; click one to load its settings."
@@ -65,7 +68,8 @@ the remaining steps add the detail.
 - The large number is **end to end**: prompt encoding, all steps and the decoder, teacher time over student time.
 - **Denoiser only** leaves the encoder and the decoder out; that is the number usually quoted in papers.
 - Both runs use the same prompt, seed, device and precision, one after the other. Loading, warm-up and the previews are
-  not counted. One run is one measurement: repeat it to see the spread.
+  not counted. The student's few calls are timed three times and the median counts; the teacher is long and timed
+  once. Where other work on the machine took processor time meanwhile, the page says so: then *Measure again*.
 - *Not distilled* means that no trained student was found: the few steps use the teacher's own weights with guidance,
   which shows the cost of the plan but not the quality of a student.
 

@@ -164,7 +164,7 @@ def test_prompt_time_and_latent_matter(backbone: PipelineBackbone) -> None:
         assert float((other - base).abs().max()) > 1e-4
 
 
-def test_the_teachers_steps_fall_to_zero(backbone: PipelineBackbone) -> None:
+def test_the_teachers_steps_end_in_its_result(backbone: PipelineBackbone) -> None:
     seen: list[tuple[int, torch.Tensor, float]] = []
     positive = backbone.encode([PROMPT])
     result = backbone.teacher(
@@ -172,9 +172,9 @@ def test_the_teachers_steps_fall_to_zero(backbone: PipelineBackbone) -> None:
     )
     assert [i for i, _, _ in seen] == list(range(5))
     times = [t for _, _, t in seen]
-    assert all(1 > a > b >= 0 for a, b in pairwise(times))
-    assert times[-1] == 0
-    torch.testing.assert_close(seen[-1][1].float(), result)
+    assert all(1 >= a > b > 0 for a, b in pairwise(times))
+    assert seen[-1][1].shape == result.shape
+    torch.testing.assert_close(seen[-1][1], result, atol=1e-3, rtol=1e-3)  # the last clean estimate is the result
     assert backbone.preview(seen[0][1]).size == backbone.latent_size(backbone.spec.high)[:-3:-1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,10 +142,26 @@ def test_teacher_previews_approach_the_result(backbone: SDXLBackbone) -> None:
     cond, seen = backbone.encode(["a star"]), []
     result = backbone.teacher(cond, cond, latents(), 6, 1.0, lambda i, x, t: seen.append((i, x.clone(), t)))
     assert [i for i, _, _ in seen] == list(range(6))
-    assert [t for _, _, t in seen] == pytest.approx([5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0])
-    torch.testing.assert_close(seen[-1][1], result)
-    # on the way they are in the convention of the schedule: near unit variance at the start
-    assert float(seen[0][1].std()) == pytest.approx(1, abs=0.3)
+    sigmas = backbone.pipe.scheduler.sigmas
+    assert [float(backbone.schedule.logsnr(t)) for _, _, t in seen] == pytest.approx(
+        [-2 * math.log(float(sigma)) for sigma in sigmas[:-1]], abs=1e-3
+    )
+    torch.testing.assert_close(seen[-1][1], result, atol=1e-3, rtol=1e-3)  # Euler ends on its last clean estimate
+
+
+def test_teacher_previews_are_its_clean_estimates(backbone: SDXLBackbone) -> None:
+    """As Euler's own `pred_original_sample`."""
+    cond, seen = backbone.encode(["a star"]), []
+    backbone.teacher(cond, cond, latents(), 4, 1.0, lambda i, x, t: seen.append(x.clone()))
+    scheduler = backbone.pipe.scheduler
+    scheduler.set_timesteps(4)
+    x = latents() * scheduler.init_noise_sigma
+    for estimate, t in zip(seen, scheduler.timesteps, strict=True):
+        position = float((t + 1) / 1000)
+        scaled = scheduler.scale_model_input(x, t)
+        step = scheduler.step(backbone.predict(scaled, position, cond).float(), t, x)
+        torch.testing.assert_close(estimate, step.pred_original_sample, atol=2e-3, rtol=2e-3)
+        x = step.prev_sample
 
 
 def test_another_network_shares_everything_else(backbone: SDXLBackbone) -> None:

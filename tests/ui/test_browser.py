@@ -57,10 +57,23 @@ def test_stop_ends_a_run_and_the_next_one_works(page: Page) -> None:
     page.evaluate(STOP_IN_THE_MIDDLE)
     press_generate(page)
     expect(page.locator("#status")).to_contain_text("Stopped")
-    expect(page.locator("#speed")).not_to_contain_text("Measured once on")
+    expect(page.locator("#speed")).not_to_contain_text("Measured here on")
     fill_number(page, "Teacher steps", 2)
     press_generate(page)
     expect_result(page)
+
+
+def test_measure_again_times_the_same_comparison_once_more(page: Page) -> None:
+    press_generate(page)
+    expect_result(page)
+    seed, first = page.locator("#status").inner_text(), page.locator(".cmp-frame img").first.get_attribute("src")
+    expect(page.locator("#speed")).to_contain_text("the student 3 times, the median counts")
+    page.get_by_role("button", name="Measure again").click()
+    page.wait_for_function(
+        "first => ![null, '', first].includes(document.querySelector('.cmp-frame img').getAttribute('src'))", arg=first
+    )
+    expect_result(page)
+    expect(page.locator("#status")).to_contain_text(seed.strip())
 
 
 def test_bad_input_is_a_sentence(page: Page) -> None:
@@ -161,7 +174,7 @@ def test_history_link_and_file_bring_the_settings_back(page: Page, app_url: str)
     page.locator(".history button.open").first.click()
     expect(page.get_by_label("What should it draw?")).to_have_value("a star on a blue background")
     expect(page.locator(".cmp-caption.student .sub").first).to_contain_text("2 + 1 steps")
-    expect(page.locator("#speed")).to_contain_text("Measured once on")
+    expect(page.locator("#speed")).to_contain_text("Measured here on")
 
     page.goto(link)
     expect(page.get_by_label("number input for Steps", exact=True)).to_have_value("3")

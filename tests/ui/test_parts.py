@@ -19,9 +19,11 @@ from rmd.engine.session import Session
 from rmd.request import GenerateRequest
 from rmd.serve.offer import Offer
 from rmd.serve.runner import Runner, Saved
+from rmd.ui import text
 from rmd.ui.draw.history import pair_table
 from rmd.ui.draw.map import chart_html, read_chart
 from rmd.ui.draw.schedule import schedule_svg
+from rmd.ui.draw.verdict import speed
 from rmd.ui.rail import Rail
 from rmd.ui.tabs import examples
 from rmd.ui.tabs.compare import Compare
@@ -195,3 +197,14 @@ def test_shipped_examples_are_complete() -> None:
         assert found.result.distilled
         assert found.result.hardware
         assert found.result.request.teacher_steps >= 20
+
+
+def test_times_of_a_busy_machine_are_shown_as_such(stored: list[Saved]) -> None:
+    idle, result = {"waited": 0.0, "fastest": None, "slowest": None}, stored[0].result
+    assert result.teacher is not None
+    quiet = replace(result, student=replace(result.student, **idle), teacher=replace(result.teacher, **idle))
+    assert text.BUSY not in speed(replace(stored[0], result=quiet))
+    disturbed = replace(stored[0], result=replace(quiet, student=replace(quiet.student, waited=0.5)))
+    assert text.BUSY in speed(disturbed)
+    assert "doubtful" in speed(disturbed)
+    assert disturbed.result.as_dict()["busy"] is True

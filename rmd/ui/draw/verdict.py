@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from rmd.engine.results import Timings
 from rmd.serve.runner import Saved
 from rmd.ui import text
 from rmd.ui.draw.bars import bars_svg, parts_of
@@ -27,26 +28,36 @@ def speed(saved: Saved | None) -> str:
         else '<span class="badge" title="No trained student was found: the few steps use the teacher\'s own weights">'
         "not distilled</span>"
     )
-    when = "Stored, not measured now: made on" if saved.stored else "Measured once on"
+    when = "Stored, not measured now: made on" if saved.stored else "Measured here on"
     where = f"{when} {escape(result.hardware)}, {escape(result.dtype)}"
+    busy = f'<p class="warn" role="note">{text.BUSY}</p>' if result.busy else ""
     decoder = ", with the tiny decoder" if result.request.decoder == "tiny" else ""
     fast, slow, gain = result.student, result.teacher, result.speedup
     if slow is None or gain is None:
         return (
             f'<section class="speed"><h3>Student</h3><div class="big">{duration(fast.end_to_end)}</div>'
-            f'<p class="what">end to end, without a teacher to compare with{decoder}</p>{badge}'
-            f'<p class="fine">{where}. {text.NOT_COUNTED}</p></section>'
+            f'<p class="what">end to end, without a teacher to compare with{decoder}</p>{busy}{badge}'
+            f'<p class="fine">{where}{how_often(fast, None)}. {text.NOT_COUNTED}</p></section>'
         )
     earlier = " The teacher's time is from your last full run." if saved.teacher_earlier else ""
     if result.teacher_cached:
         earlier += text.CACHED.format(where=escape(result.teacher_cached))
         badge += ' <span class="badge fine">cached teacher</span>'
+    large = "big doubtful" if busy else "big"
     return (
-        f'<section class="speed"><h3>Speed-up</h3><div class="big">{times(gain["end_to_end"])}</div>'
+        f'<section class="speed"><h3>Speed-up</h3><div class="{large}">{times(gain["end_to_end"])}</div>'
         f'<p class="what">end to end: {duration(fast.end_to_end)} instead of {duration(slow.end_to_end)}{decoder}</p>'
-        f'<p class="second"><b>{times(gain["denoiser"])}</b> denoiser only</p>{badge}'
-        f'<p class="fine">{where}.{earlier} {text.NOT_COUNTED}</p></section>'
+        f'<p class="second"><b>{times(gain["denoiser"])}</b> denoiser only</p>{busy}{badge}'
+        f'<p class="fine">{where}{how_often(fast, slow)}.{earlier} {text.NOT_COUNTED}</p></section>'
     )
+
+
+def how_often(fast: Timings, slow: Timings | None) -> str:
+    """How often each side was timed, and how far the student's runs lie apart."""
+    if fast.runs == 1 or fast.fastest is None or fast.slowest is None:
+        return ", once"
+    apart = f"{duration(fast.fastest)} to {duration(fast.slowest)} without the prompt"
+    return f": the student {fast.runs} times, the median counts ({apart}){', the teacher once' if slow else ''}"
 
 
 def durations(values: list[float | None]) -> str:

@@ -39,6 +39,7 @@ class Compare:
                 self.pictures = parts.compare(complete(first) if first else None)
             with gr.Column(elem_id="verdict"):
                 self.speed = parts.block(verdict.speed(first), "speed")
+                self.again = gr.Button(text.MEASURE_AGAIN, size="sm", elem_id="again", interactive=first is not None)
                 self.status = parts.block(parts.status(examples.label(first) if first else text.IDLE), "status")
                 self.files = {role: download_button(first, role) for role in ROLES}
         self.strip = examples.place()
@@ -52,14 +53,15 @@ class Compare:
     @property
     def outputs(self) -> list[Component]:
         """What `show` changes."""
-        return [self.pictures, self.speed, self.bars, self.table, *self.files.values(), self.last]
+        return [self.pictures, self.speed, self.again, self.bars, self.table, *self.files.values(), self.last]
 
     def show(self, saved: Saved | None) -> Updates:
         """A result on the stage; None leaves it alone."""
         if saved is None:
             return {}
         files: Updates = {self.files[role]: download(saved, role) for role in ROLES}
-        figures = {self.speed: verdict.speed(saved), self.bars: verdict.bars(saved), self.table: verdict.table(saved)}
+        figures: Updates = {self.again: gr.update(interactive=True)}
+        figures |= {self.speed: verdict.speed(saved), self.bars: verdict.bars(saved), self.table: verdict.table(saved)}
         return {self.pictures: complete(saved), **figures, **files, self.last: saved}
 
     def in_front(self) -> Updates:
@@ -78,19 +80,26 @@ class Compare:
             trigger_mode="always_last",
             **AT_ONCE,
         )
-        running = run_and_stop(
-            [rail.generate.click, c["prompt"].submit],
-            self.generate,
-            {*rail.inputs, rail.randomise},
-            [*self.outputs, self.status, c["seed"]],
-            (rail.generate, rail.stop),
-            self.status,
-            self.pictures,
-            "pictures => pictures?.busy ? { ...pictures, busy: false } : undefined",
-            parts.status(sentences.STOPPED),
-        )
+        runs: list[tuple[list[Any], Any, set[Component]]] = [
+            ([rail.generate.click, c["prompt"].submit], self.generate, {*rail.inputs, rail.randomise}),
+            ([self.again.click], self.measure_again, {self.last}),
+        ]
+        running = [
+            run_and_stop(
+                starts,
+                run,
+                inputs,
+                [*self.outputs, self.status, c["seed"]],
+                (rail.generate, rail.stop),
+                self.status,
+                self.pictures,
+                "pictures => pictures?.busy ? { ...pictures, busy: false } : undefined",
+                parts.status(sentences.STOPPED),
+            )
+            for starts, run, inputs in runs
+        ]
         stopped = [self.pictures, self.status]
-        rail.stop.click(self.stop, {self.pictures}, stopped, cancels=[running], **AT_ONCE)
+        rail.stop.click(self.stop, {self.pictures}, stopped, cancels=running, **AT_ONCE)
         # While one redraw runs only the newest position waits, so the last one always wins.
         gr.on(
             [rail.live.input, *(c[name].input for name in ("steps", "switch", "eta", "reinjection"))],
@@ -106,18 +115,30 @@ class Compare:
         self.strip.select(in_words(self.example_taken), None, example, **REFUSABLE)
         self.share.connect(page, self.last)
         page.unload(self.leave)
-        return running
+        return running[0]
 
     def generate(self, request: gr.Request, given: Given) -> Iterator[Updates]:
         """A run from its first event to its result."""
         settings = self.rail.values(given)
         if given[self.rail.randomise]:
             settings["seed"] = None
+        yield from self.shown(request, settings)
+
+    def measure_again(self, request: gr.Request, given: Given) -> Iterator[Updates]:
+        """The comparison on the stage once more, its teacher as well where that came from the cache."""
+        saved = given[self.last]
+        if saved is None:
+            yield NO_CHANGE
+        else:
+            yield from self.shown(request, asdict(saved.result.request), cached=False)
+
+    def shown(self, request: gr.Request, settings: dict[str, Any], cached: bool = True) -> Iterator[Updates]:
+        """The stage while a request runs."""
         view = None
         try:
             checked = self.runner.request(settings)
             view, seed = LiveView(checked, self.runner.plan(checked)), {self.rail.settings["seed"]: checked.seed}
-            for event in self.runner.run(checked, visitor_of(request)):
+            for event in self.runner.run(checked, visitor_of(request), cached=cached):
                 if isinstance(event, Done):
                     yield {**self.show(self.runner.save(event)), **self.say(f"Done, seed {checked.seed}."), **seed}
                 elif view.take(event):
