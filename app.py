@@ -106,7 +106,7 @@ def session_for(offer: Offer) -> Session:
     """The engine; on ZeroGPU with the default backbone loaded, for its weights are handed over when the app starts."""
     if spaces is None:
         return Session()
-    session = zero.LentSession(spaces.GPU, gr.Error, ModelPool(torch.device("cuda"), warm=False))
+    session = zero.LentSession(spaces.GPU, gr.Error, ModelPool(torch.device("cuda")))
     if offer.default is not None:
         session.pool.acquire(offer.default, None)
     return session

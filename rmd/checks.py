@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 
@@ -110,6 +111,30 @@ class Text:
         return f"at most {self.longest:,} characters"
 
 
+SIZE = re.compile(r"\s*(\d{1,6})\s*[xX×*]\s*(\d{1,6})\s*")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Width and height in pixels as text, such as "832x480". Which sizes fit is the backbone's to say."""
+
+    longest: int
+
+    def check(self, name: str, value: Any) -> str:
+        """value with an x between its two numbers; raises RequestError for anything else."""
+        match = SIZE.fullmatch(value) if isinstance(value, str) else None
+        if not match or not all(1 <= int(side) <= self.longest for side in match.groups()):
+            raise RequestError(f"{name} must be {self.allowed}, not {abbreviated(value)}.")
+        return "x".join(str(int(side)) for side in match.groups())
+
+    def parse(self, text: str) -> Any:
+        return text
+
+    @property
+    def allowed(self) -> str:
+        return f"WIDTHxHEIGHT in pixels, each 1 to {self.longest}, such as 832x480"
+
+
 @dataclass(frozen=True)
 class Truth:
     """Yes or no."""
@@ -127,7 +152,64 @@ class Truth:
         return "true or false"
 
 
-Kind = Whole | Real | Choice | Text | Truth
+@dataclass(frozen=True)
+class Stages:
+    """Sizes with the steps at each as text, smallest first, such as "96x96:1,144x144:1,192x192:2".
+
+    most: steps in all. The last size may have none: then the result is only enlarged to it.
+    """
+
+    size: Size
+    most: int
+
+    def check(self, name: str, value: Any) -> str:
+        """value without its spaces; raises RequestError naming the field, the value and what is allowed."""
+        stages: list[tuple[str, int]] = []
+        for part in value.split(",") if isinstance(value, str) else [""]:
+            size, _, steps = part.partition(":")
+            if not re.fullmatch(r"\s*\d{1,2}\s*", steps):
+                raise RequestError(f"{name} must be {self.allowed}, not {abbreviated(value)}.")
+            stages.append((self.size.check(f"{name}: a size", size), int(steps)))
+        counts = [steps for _, steps in stages]
+        if not 1 <= sum(counts) <= self.most or 0 in counts[:-1]:
+            raise RequestError(f"{name} must be {self.allowed}, not {abbreviated(value)}.")
+        sizes = [size_of(size) for size, _ in stages]
+        for small, large in pairwise(sizes):
+            if small == large or small[0] > large[0] or small[1] > large[1]:
+                raise RequestError(
+                    f"{name} must have sizes that grow, and not go from {size_text(small)} to {size_text(large)}."
+                )
+        return ",".join(f"{size}:{steps}" for size, steps in stages)
+
+    def parse(self, text: str) -> Any:
+        return text
+
+    @property
+    def allowed(self) -> str:
+        return (
+            f"SIZE:STEPS with commas between them, smallest first, 1 to {self.most} steps in all, at least one at "
+            "every size but the last, such as 96x96:1,144x144:1,192x192:2"
+        )
+
+
+def stages_of(text: str) -> list[tuple[tuple[int, int], int]]:
+    """((height, width), steps) of every stage of a checked plan."""
+    pairs = (part.split(":") for part in text.split(","))
+    return [(size_of(size), int(steps)) for size, steps in pairs]
+
+
+Kind = Whole | Real | Choice | Text | Size | Stages | Truth
+
+
+def size_text(pixels: tuple[int, int]) -> str:
+    """(height, width) as a setting has it."""
+    return f"{pixels[1]}x{pixels[0]}"
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """The (height, width) of a checked size."""
+    width, height = text.split("x")
+    return int(height), int(width)
 
 
 def whole(name: str, value: Any, low: int, high: int) -> int:

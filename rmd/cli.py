@@ -18,7 +18,7 @@ from rmd.backbones.cards import BackboneSpec, unknown_words
 from rmd.backbones.outline import read_outline
 from rmd.checks import RequestError
 from rmd.disk import ensure_writable
-from rmd.engine.events import Loading, Progress, Timing, Waiting
+from rmd.engine.events import Loading, Progress, Timing, Waiting, Warming
 from rmd.engine.files import save_output
 from rmd.engine.pool import ModelPool
 from rmd.engine.results import BUSY, Done, Result
@@ -67,6 +67,8 @@ def checked(args: argparse.Namespace, **more: Any) -> GenerateRequest:
     request = outline.request({**given(args), **more, "backbone": outline.entry.id})
     ensure_writable(args.out)
     warn_unknown(outline.spec, request.prompt)
+    for note in outline.notes(request):
+        say(f"Note: {note}")
     return request
 
 
@@ -111,6 +113,8 @@ def generate(args: argparse.Namespace) -> None:
     for event in Session(ModelPool(tuning=tuning_of(args)), previews=False).generate(request, runs=runs):
         if isinstance(event, Loading):
             say(f"Loading {event.backbone} …")
+        elif isinstance(event, Warming):
+            say(f"warming up, {event.index} of {event.total} shapes")
         elif isinstance(event, Waiting):
             say("Waiting for the accelerator …")
         elif isinstance(event, Progress):

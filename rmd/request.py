@@ -11,13 +11,15 @@ import secrets
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from rmd.checks import Choice, Kind, Real, RequestError, Text, Truth, Whole
+from rmd.checks import Choice, Kind, Real, RequestError, Size, Stages, Text, Truth, Whole
 from rmd.method.plan import MAX_STEPS, Mapping, Reinjection, Upsampler
 
 PROMPT_LENGTH = 1000
 SEED_LIMIT = 2**32
 TEACHER_STEPS = (2, 100)
 GUIDANCE = (1.0, 20.0)
+MAX_SIDE = 8192  # pixels
+MAX_FRAMES = 1000
 Decoder = Literal["full", "tiny"]
 NO_STUDENT = "none"
 """Asks for the teacher's own weights where a student folder is expected."""
@@ -84,6 +86,24 @@ class GenerateRequest:
         Whole(0, MAX_STEPS, at_most="steps"), "Low-resolution steps", "how many of them run at low resolution", 2,
         info="So many of them come first, on a small picture, where each is much cheaper.", decided_by="student",
         place="settings", linked=True,
+    )  # fmt: skip
+    size: str | None = row(
+        Size(MAX_SIDE), "Size", "width and height of the result in pixels", None, decided_by="backbone", teacher=True,
+        place="settings",
+    )  # fmt: skip
+    low: str | None = row(
+        Size(MAX_SIDE), "Low size", "size of the low-resolution steps, in the proportion of size when left out", None,
+        decided_by="backbone", place="advanced",
+    )  # fmt: skip
+    plan: str | None = row(
+        Stages(Size(MAX_SIDE), MAX_STEPS), "Plan of several sizes",
+        "steps at any number of sizes, in place of steps, switch, size and low", None, decided_by="student",
+        info="Size:steps with commas between them, smallest first; in place of the two sizes and their steps.",
+        place="advanced",
+    )  # fmt: skip
+    frames: int | None = row(
+        Whole(1, MAX_FRAMES), "Frames", "frames of a clip; 1 for models of pictures", None, decided_by="backbone",
+        teacher=True, place="advanced",
     )  # fmt: skip
     seed: int = row(
         Whole(0, SEED_LIMIT - 1), "Seed", "whole number, random when left out", 0, teacher=True, place="settings",

@@ -99,8 +99,8 @@ class PipelineBackbone:
     def parts(self) -> list[nn.Module]:
         return [part for part in self.pipe.components.values() if isinstance(part, nn.Module)]
 
-    def latent_size(self, pixels: tuple[int, int]) -> tuple[int, ...]:
-        return self.grid.latent_size(pixels, self.spec.frames)
+    def latent_size(self, pixels: tuple[int, int], frames: int | None = None) -> tuple[int, ...]:
+        return self.grid.latent_size(pixels, self.spec.frames if frames is None else frames)
 
     def text_encoders(self) -> list[str]:
         """The names of the pipeline's text encoders that are in memory."""
@@ -190,7 +190,7 @@ class PipelineBackbone:
 
         size = {"height": noise.shape[-2] * self.grid.cell, "width": noise.shape[-1] * self.grid.cell}
         if noise.ndim == 5:
-            size["num_frames"] = self.spec.frames
+            size["num_frames"] = self.grid.frames(tuple(noise.shape[2:]))
         scheduler.step = noted
         try:
             out = self.pipe(

@@ -32,9 +32,18 @@ class Grid:
     multiple: int = 1
     temporal: int | None = None
 
+    @property
+    def step(self) -> int:
+        """Pixels of which both sides must be a multiple."""
+        return self.cell * self.multiple
+
+    def frames(self, size: tuple[int, ...]) -> int:
+        """The frames of a latent size; the inverse of `latent_size`."""
+        return 1 if self.temporal is None else 1 + (size[0] - 1) * self.temporal
+
     def latent_size(self, pixels: tuple[int, int], frames: int) -> tuple[int, ...]:
         """(H, W) or (F, H, W) in cells; raises ValueError for sizes that do not divide."""
-        step = self.cell * self.multiple
+        step = self.step
         if any(side <= 0 or side % step for side in pixels):
             raise ValueError(f"sizes must be multiples of {step} px, not {pixels}")
         size = pixels[0] // self.cell, pixels[1] // self.cell
@@ -85,8 +94,8 @@ class Backbone(Protocol):
         """All modules of the pipeline that are in memory: networks, text encoders, autoencoder."""
         ...
 
-    def latent_size(self, pixels: tuple[int, int]) -> tuple[int, ...]:
-        """Latent cells (H, W) of a picture of (height, width) pixels, or (F, H, W) of a clip of `spec.frames`.
+    def latent_size(self, pixels: tuple[int, int], frames: int | None = None) -> tuple[int, ...]:
+        """Latent cells (H, W) of a picture of (height, width) pixels, or (F, H, W) of a clip; `spec.frames` by default.
 
         Raises ValueError for sizes that the autoencoder or the network's patches do not divide.
         """

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from rmd.checks import RequestError, abbreviated, choice, real, whole
+from rmd.checks import RequestError, abbreviated, choice, real, size_text, whole
 from rmd.method.plan import MAX_STEPS, Reinjection
-from rmd.request import GUIDANCE, TEACHER_STEPS
+from rmd.request import GUIDANCE, MAX_FRAMES, MAX_SIDE, TEACHER_STEPS
 
 SHIFT = (0.1, 20.0)
-MAX_SIDE = 8192  # pixels
 MAX_DETAIL = 1000.0  # mean square; latents have a variance of about 1
-MAX_FRAMES = 1000
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,16 @@ class BackboneSpec:
     """Frames per second of a clip."""
     shift: float | None = None
     """Timestep shift at the high size; None takes the scheduler's own. Flow backbones only."""
+
+    @property
+    def default_size(self) -> str:
+        """As the setting `size` has it."""
+        return size_text(self.high)
+
+    @property
+    def default_low(self) -> str:
+        """As the setting `low` has it."""
+        return size_text(self.low)
 
     def __post_init__(self) -> None:
         for name, size in (("high", self.high), ("low", self.low)):

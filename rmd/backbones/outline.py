@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,14 @@ from rmd.backbones.cards import BackboneSpec, StudentSpec
 from rmd.backbones.catalog import Entry, check_there, decoder_folder, known_card, student_folder, with_folder
 from rmd.backbones.folders import adapter_of, first_line, read_config, read_spec
 from rmd.backbones.naming import named
+from rmd.backbones.sizes import check_side, check_sizes, low_for
 from rmd.backbones.students import student_card
-from rmd.checks import RequestError
+from rmd.checks import RequestError, size_of, size_text, stages_of
 from rmd.method.schedule import NoiseSchedule
 from rmd.request import SETTINGS, GenerateRequest, make_request
+
+MORE_WORK = 1.5
+"""Times the usual pixels, from which on a request is warned of."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,9 @@ class Outline:
         """Whether there is one, and it is on this machine."""
         return self.entry.decoder is not None and self.entry.decoder.path is not None
 
-    def latent_size(self, pixels: tuple[int, int]) -> tuple[int, ...]:
+    def latent_size(self, pixels: tuple[int, int], frames: int | None = None) -> tuple[int, ...]:
         """As `Backbone.latent_size`."""
-        return self.grid.latent_size(pixels, self.spec.frames)
+        return self.grid.latent_size(pixels, self.spec.frames if frames is None else frames)
 
     def defaults(self) -> dict[str, Any]:
         """The settings to begin with: the student's where there is one, else the backbone's."""
@@ -56,11 +61,39 @@ class Outline:
         filled = self.defaults() | given
         if "switch" not in given and isinstance(filled["steps"], int):
             filled["switch"] = min(filled["switch"], filled["steps"])
+        if "plan" in given:
+            stages = stages_of(str(SETTINGS["plan"].kind.check("plan", given["plan"])))
+            sizes, counts = [size_text(size) for size, _ in stages], [steps for _, steps in stages]
+            filled |= {"steps": sum(counts), "switch": sum(counts[:-1]), "size": sizes[-1], "low": sizes[0]}
+        elif "size" in given and "low" not in given:
+            size = size_of(str(SETTINGS["size"].kind.check("size", given["size"])))
+            filled["low"] = size_text(low_for(self.spec, self.grid, size))
         return filled
+
+    def notes(self, request: GenerateRequest) -> list[str]:
+        """Sentences on what to expect of a size or length that is not the usual one."""
+        assert request.size is not None
+        assert request.frames is not None
+        size, usual, found = size_of(request.size), self.spec.high, []
+        words = size_text(usual) + (f" with {self.spec.frames} frames" if self.spec.frames > 1 else "")
+        if (size, request.frames) == (usual, self.spec.frames):
+            return []
+        if self.spec.known_words:
+            found.append(f"{self.spec.name} was trained at {words} alone.")
+        work = math.prod(size) * request.frames / math.prod(usual) / self.spec.frames
+        if work >= MORE_WORK:
+            found.append(f"At least {work:.1f}× the time and memory of its usual {words}.")
+        return found
 
     def request(self, values: dict[str, Any]) -> GenerateRequest:
         """A checked request, filled with the defaults; raises RequestError for what cannot be done here."""
-        request = make_request(self.fill(values))
+        request = make_request(self.fill({"backbone": self.entry.id, **values}))
+        assert request.size is not None
+        assert request.low is not None
+        assert request.frames is not None
+        for size, _ in stages_of(request.plan) if request.plan else ():
+            check_side(self.spec, self.grid, "plan", size)
+        check_sizes(self.spec, self.grid, size_of(request.size), size_of(request.low), request.frames)
         if request.decoder == "tiny":
             decoder_folder(self.entry)
         return request

@@ -11,9 +11,17 @@ from rmd.engine.results import Done, Output
 
 @dataclass(frozen=True)
 class Loading:
-    """The models are being read from disk and warmed up."""
+    """The models are being read from disk."""
 
     backbone: str
+
+
+@dataclass(frozen=True)
+class Warming:
+    """A first call of one of the request's shapes is about to be made, `index` of `total`; none of them is timed."""
+
+    index: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -48,4 +56,4 @@ class Decoded:
     output: Output
 
 
-Event = Loading | Waiting | Progress | Timing | Decoded | Done
+Event = Loading | Warming | Waiting | Progress | Timing | Decoded | Done

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from rmd.backbones.cards import BackboneSpec, StudentSpec
-from rmd.checks import RequestError
-from rmd.method.plan import CascadePlan, two_stage
+from rmd.checks import RequestError, size_of, stages_of
+from rmd.method.plan import CascadePlan, staged
 from rmd.method.schedule import NoiseSchedule
 from rmd.request import GenerateRequest
 
@@ -19,25 +19,35 @@ class Described(Protocol):
     @property
     def schedule(self) -> NoiseSchedule: ...
 
-    def latent_size(self, pixels: tuple[int, int]) -> tuple[int, ...]: ...
+    def latent_size(self, pixels: tuple[int, int], frames: int | None = None) -> tuple[int, ...]: ...
 
 
 def plan_for(request: GenerateRequest, backbone: Described, card: StudentSpec | None) -> CascadePlan:
     """The request's plan on a backbone with a student; raises RequestError when the backbone cannot do it."""
-    spec = backbone.spec
+    spec, times = backbone.spec, card.times if card and len(card.times) == request.steps else None
+
+    def cells(pixels: tuple[int, int]) -> tuple[int, ...]:
+        return backbone.latent_size(pixels, request.frames)
+
+    if request.plan:
+        stages = [(cells(size), steps) for size, steps in stages_of(request.plan)]
+        sizes = [size for size, steps in stages for _ in range(steps)] + [stages[-1][0]]
+    else:
+        low, high = (
+            cells(size_of(said) if said else usual)
+            for said, usual in ((request.low, spec.low), (request.size, spec.high))
+        )
+        sizes = [low] * request.switch + [high] * (request.steps - request.switch + 1)
     try:
-        return two_stage(
+        return staged(
             backbone.schedule,
-            request.steps,
-            request.switch,
-            backbone.latent_size(spec.low),
-            backbone.latent_size(spec.high),
+            sizes,
             eta=request.eta,
             reinjection=request.reinjection,
             mapping=request.mapping,
             upsampler=request.upsampler,
             shift_ratio=spec.shift_ratio,
-            high_times=card.times if card and len(card.times) == request.steps else None,
+            high_times=times,
         )
     except ValueError as error:
         raise RequestError(f"{error}.") from error

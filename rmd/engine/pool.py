@@ -8,6 +8,7 @@ import logging
 import sys
 import weakref
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,8 +19,6 @@ from rmd.backbones.cards import StudentSpec
 from rmd.backbones.loading import StoredWeights, Weights
 from rmd.backbones.machine import best_device, free_gb
 from rmd.backbones.placement import WORKING_GB, Tuning, tune
-from rmd.checks import RequestError
-from rmd.method.denoiser import Denoiser
 from rmd.request import Decoder
 
 log = logging.getLogger(__name__)
@@ -39,18 +38,16 @@ class Loaded:
 class ModelPool:
     """Keeps the last used backbone with its last student in memory. Callers hold the session's lock.
 
-    tuning: how their networks compute. warm: run every shape once after loading; False leaves that to whoever computes.
-    weights: where they come from, by default folders on this machine.
+    tuning: how their networks compute. weights: where they come from, by default folders on this machine.
     """
 
     def __init__(
         self,
         device: torch.device | None = None,
         tuning: Tuning | None = None,
-        warm: bool = True,
         weights: Weights | None = None,
     ):
-        self.device, self.warm = device or best_device(), warm
+        self.device = device or best_device()
         self.tuning = tuning or Tuning()
         self.weights: Weights = weights or StoredWeights()
         self.name: str | None = None
@@ -58,6 +55,8 @@ class ModelPool:
         self._student: str | None = None
         self._loaded: Loaded | None = None
         self._decoder: nn.Module | None = None
+        self.warmed: set[tuple[Any, ...]] = set()
+        """What was computed since loading, see `rmd.engine.warmup`."""
 
     def resident(self, backbone: str, student: str | None, decoder: Decoder = "full") -> bool:
         there = self._loaded is not None and (self.name, self._student) == (backbone, student)
@@ -71,12 +70,9 @@ class ModelPool:
         if decoder == "full":
             return self._acquire(backbone, student)
         tiny = self._decoder if self.name == backbone else None
-        fresh = tiny is None
         # before the backbone: it is small, and may be missing
         tiny = tiny or self.weights.decoder(catalog.find(backbone), self.device)
         loaded = self._acquire(backbone, student)
-        if fresh and self.warm:
-            warm_up_decoder(loaded.teacher, tiny)
         self._decoder = tiny
         return replace(loaded, decoder=tiny)
 
@@ -97,15 +93,13 @@ class ModelPool:
         own = fast if fast is not teacher else None  # random weights have one network in both roles
         if own is not None:
             tune(own.network, self.tuning)
-        for one in (teacher, own) if self.warm else ():
-            if one is not None:
-                self._warm_up(one)
         self.name, self._student, self._decoder = backbone, student, tiny
         self._loaded = Loaded(teacher, fast, card)
         return self._loaded
 
     def _forget(self) -> None:
         self.name = self._student = self._loaded = self._decoder = None
+        self.warmed.clear()
 
     def unload(self) -> bool:
         """Forget everything; True when nothing of it is left in memory."""
@@ -126,17 +120,6 @@ class ModelPool:
         if free_gb(self.device) < WORKING_GB:
             backbone.release_text_encoders()
 
-    def _warm_up(self, backbone: Backbone) -> None:
-        try:
-            warm_up(backbone)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            if not self.tuning.compile:
-                raise
-            words = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise RequestError(f"compile cannot be used here: {words.rstrip('.')}.") from error
-
 
 def modules_of(loaded: Loaded) -> list[nn.Module]:
     """The networks and the autoencoder of what is loaded."""
@@ -153,21 +136,3 @@ def release_memory(device: torch.device) -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, others need it not
         if trim is not None:
             trim(0)
-
-
-@torch.inference_mode()
-def warm_up(backbone: Backbone) -> None:
-    """One call per shape, so that kernels are chosen and compiled before anything is timed."""
-    prompt, empty = backbone.encode(["warm-up"]), backbone.encode([""])
-    for pixels in (backbone.spec.low, backbone.spec.high):
-        x = torch.zeros(1, backbone.channels, *backbone.latent_size(pixels), device=backbone.device)
-        for guidance in (1.0, 2.0):
-            Denoiser(backbone, prompt, empty, guidance)(x, 0.5)
-    backbone.decode(x)
-
-
-@torch.inference_mode()
-def warm_up_decoder(backbone: Backbone, decoder: nn.Module) -> None:
-    """One call at the size of results."""
-    size = backbone.latent_size(backbone.spec.high)
-    backbone.decode(torch.zeros(1, backbone.channels, *size, device=backbone.device), decoder)

@@ -28,6 +28,7 @@ from rmd.engine.pool import Loaded, ModelPool
 from rmd.engine.results import Done, Output, StageTiming, Timings, median_of
 from rmd.engine.stopwatch import Stopwatch
 from rmd.engine.teacher import teacher_steps
+from rmd.engine.warmup import warm_up
 from rmd.method.cascade import CascadeSampler, Step, Switch
 from rmd.method.denoiser import Conditioning, Denoiser
 from rmd.method.plan import CascadePlan
@@ -95,6 +96,14 @@ class Session:
         self.pool.spare(backbone)
         fast = loaded.student or backbone
         plan = plan_for(request, fast, loaded.card)
+        guidance = loaded.card.guidance if loaded.card else request.guidance
+        calls = 1 if guidance == 1 else 2
+        teacher_calls = (1 if request.guidance == 1 else 2) if request.teacher else 0
+        warmed, compiled = self.pool.warmed, self.pool.tuning.compile
+        for event in warm_up(loaded, plan, (positive, negative), calls, teacher_calls, warmed, compiled):
+            check(cancel)
+            yield event
+        check(cancel)
         prompt = (positive, negative, encode)
         noise = draw(request, backbone, plan)[0].to(backbone.device)
 

@@ -9,7 +9,7 @@ forked from this one, where alone CUDA works; its arguments and what it yields t
 - A cancel event set here is not set there. It is looked at here between two events; closing the generator then makes
   `spaces` stop the fork's loop after its current step.
 - What the fork loads is lost with it. The model is loaded here, once (`spaces` moves the weights to the GPU with the
-  fork), and without a warm-up, for there is no GPU here; the fork warms up before it measures anything.
+  fork); the fork warms up, as every session does before it measures anything.
 - An exception raised in the fork arrives as its bare name, so those with a sentence are yielded instead.
 """
 
@@ -27,7 +27,7 @@ import torch
 from rmd.backbones.base import Backbone
 from rmd.checks import Cancelled, RequestError
 from rmd.engine.events import Event
-from rmd.engine.pool import ModelPool, warm_up
+from rmd.engine.pool import ModelPool
 from rmd.engine.results import Done
 from rmd.engine.session import OUT_OF_MEMORY, Session, check
 from rmd.request import GenerateRequest
@@ -72,10 +72,9 @@ class LentSession(Session):
         pool: ModelPool | None = None,
         previews: bool = True,
     ):
-        super().__init__(pool or ModelPool(warm=False), previews)
+        super().__init__(pool, previews)
         self.refusal = refusal
         self._pace: dict[str, float] = {}
-        self._warmed: set[tuple[str, str | None, int]] = set()
         self._lent = gpu(duration=self.seconds)(self._compute)
 
     def compute(self, request: GenerateRequest, cancel: threading.Event, runs: int) -> Iterator[Event]:
@@ -99,13 +98,6 @@ class LentSession(Session):
     def _compute(self, request: GenerateRequest, runs: int) -> Generator[Event | Exception]:
         """What runs in the fork; a fork may serve several calls."""
         try:
-            loaded = self.pool.acquire(request.backbone, request.student)
-            key = (request.backbone, request.student, os.getpid())
-            if key not in self._warmed:
-                for backbone in (loaded.teacher, loaded.student):
-                    if backbone is not None:
-                        warm_up(backbone)
-                self._warmed.add(key)
             yield from self.run(request, threading.Event(), runs)
         except RequestError as error:
             yield error

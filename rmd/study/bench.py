@@ -1,7 +1,7 @@
 """`python -m rmd bench`: teacher and student plans timed side by side in one process.
 
 Every repeat runs all plans and the teacher once, in turn, so that a machine that slows down slows all of them. One
-round before the first counts for nothing (on top of the warm-up that loading does). Medians and ranges are given.
+round before the first counts for nothing (on top of the session's own warm-up). Medians and ranges are given.
 
 With random weights the backbone is the catalog's architecture at full size, and its student the same network without
 guidance: the times are those of the published weights, which need not be downloaded for that.

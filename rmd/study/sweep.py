@@ -102,7 +102,7 @@ def points(wanted: Iterable[Pair], reinjections: Sequence[Reinjection], etas: Se
 
 def at(request: GenerateRequest, point: Point) -> GenerateRequest:
     """The request of one cell."""
-    return replace(request, **asdict(point), teacher=False)
+    return replace(request, **asdict(point), teacher=False, plan=None)
 
 
 def sweep(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html import escape
 from typing import Any, get_args
 
 import gradio as gr
@@ -10,7 +11,8 @@ from gradio.components import Component
 
 from rmd.backbones.cards import with_article
 from rmd.backbones.outline import Outline
-from rmd.checks import Choice, Real, Truth, Whole
+from rmd.backbones.sizes import lengths, low_for, presets
+from rmd.checks import Choice, Real, RequestError, Size, Stages, Truth, Whole, size_text
 from rmd.method.plan import Mapping
 from rmd.request import PROMPT_LENGTH, SETTINGS, GenerateRequest, Setting, offered
 from rmd.serve.guard import in_words
@@ -66,11 +68,16 @@ class Rail:
                     if setting.name == "seed":  # between the two kinds of settings that redraw
                         self.live = gr.Checkbox(False, label=text.LIVE, show_label=False, container=False)
                     self.settings[setting.name] = control(setting, start.get(setting.name, setting.default))
+                    if setting.name == "size":
+                        self.size_note = parts.block("", "size-note")
                 self.randomise = gr.Checkbox(True, label=text.RANDOMISE, show_label=False, container=False)
                 with gr.Accordion(text.ADVANCED, open=False, elem_id="advanced"):
                     for setting in placed("advanced"):
                         self.settings[setting.name] = control(setting, start.get(setting.name, setting.default))
                 self.settings["decoder"].visible = outline is not None and outline.tiny_decoder
+                for name, changes in shapes(outline).items():
+                    for attribute, value in changes.items():
+                        setattr(self.settings[name], attribute, value)
 
     @property
     def inputs(self) -> set[Component]:
@@ -84,7 +91,7 @@ class Rail:
 
     def values(self, given: Given) -> dict[str, Any]:
         """The settings by name out of a handler's inputs."""
-        return {name: given[component] for name, component in self.settings.items()}
+        return {name: optional(name, given[component]) for name, component in self.settings.items()}
 
     def shown_at_first(self) -> dict[str, Any]:
         """The settings the page opens with."""
@@ -105,9 +112,14 @@ class Rail:
             begins(None, [c["steps"], c["switch"]], c["switch"], js=WITHIN_STEPS, **AT_ONCE)
         for begins in (c["backbone"].change, page.load):
             begins(None, c["backbone"], c["mapping"], js=self.own_mappings(), **AT_ONCE)
-        c["backbone"].change(
-            in_words(self.another_shown), asked, [self.suggestions, self.note, c["decoder"]], **AT_ONCE
-        )
+        shown = [self.suggestions, self.note, c["decoder"], *(c[name] for name in SHAPES)]
+        c["backbone"].change(in_words(self.another_shown), asked, shown, **AT_ONCE)
+        sized = {c[name] for name in ("backbone", *SHAPES)}
+        c["size"].input(in_words(self.another_size), sized, [c["low"], c["plan"], self.size_note], **AT_ONCE)
+        for name in ("steps", "switch", "low"):
+            c[name].input(None, None, c["plan"], js="() => ''", **AT_ONCE)  # the plan would overrule it
+        for name in ("frames", "backbone"):
+            c[name].change(in_words(self.sized), sized, self.size_note, trigger_mode="always_last", **AT_ONCE)
         c["backbone"].focus(None, c["backbone"], None, js=FOCUSED, **AT_ONCE)
         own = [c[name] for name, s in SETTINGS.items() if s.decided_by != "request" and name in c]
         c["backbone"].input(
@@ -129,7 +141,28 @@ class Rail:
         """Another model stands in the box, whoever put it there: what it knows and can do."""
         outline, decoder = self.offer.outline(given[self.settings["backbone"]]), self.settings["decoder"]
         kept = gr.update(visible=True) if outline.tiny_decoder else gr.update(visible=False, value="full")
-        return {self.suggestions: chips_html(outline.spec), decoder: kept, **self.noted(given)}
+        own = {self.settings[name]: gr.update(**changes) for name, changes in shapes(outline).items()}
+        return {self.suggestions: chips_html(outline.spec), decoder: kept, **own, **self.noted(given)}
+
+    def another_size(self, given: Given) -> Updates:
+        """A visitor chose another size: the low one follows; a plan of several sizes is for the old one."""
+        outline, size = self.offer.outline(given[self.settings["backbone"]]), given[self.settings["size"]]
+        try:
+            low = outline.fill({"size": size})["low"]
+        except RequestError:
+            return NO_CHANGE  # Generate will say it
+        shown = {**given, self.settings["low"]: low}
+        return {self.settings["low"]: low, self.settings["plan"]: "", **self.sized(shown)}
+
+    def sized(self, given: Given) -> Updates:
+        """What to expect of a size that is not the model's usual one."""
+        asked = {name: given[self.settings[name]] for name in SHAPES}
+        outline = self.offer.outline(given[self.settings["backbone"]])
+        try:
+            notes = outline.notes(outline.request({**asked, "prompt": "any"}))
+        except RequestError as error:
+            notes = [str(error)]
+        return {self.size_note: f'<p class="note warn">{escape(" ".join(notes))}</p>' if notes else ""}
 
     def chosen(self, backbone: str | None) -> Updates:
         """A visitor chose another model: its own settings. None: it is the same as before."""
@@ -147,10 +180,38 @@ class Rail:
         return f"(name) => ({{ __type__: 'update', choices: {json.dumps(own)}[name] ?? [] }})"
 
 
+def optional(name: str, value: Any) -> Any:
+    """A control's value as a request has it: an empty box stands for what may be left out."""
+    return None if value == "" and SETTINGS[name].default is None else value
+
+
 def start_values(outline: Outline | None) -> dict[str, Any]:
     """What the controls show at first for a backbone."""
     values = {s.name: s.default for s in offered() if s.default is not ... and s.name != "seed"}
     return values | (outline.defaults() if outline else {})
+
+
+SHAPES = ("size", "low", "frames")
+"""The settings whose choices are the backbone's."""
+
+
+def shapes(outline: Outline | None) -> dict[str, dict[str, Any]]:
+    """The attributes of the controls of size and length that follow the backbone."""
+    if outline is None:
+        return {name: {"visible": False} for name in SHAPES}
+    spec, grid = outline.spec, outline.grid
+    sizes = [size_text(one) for one in presets(spec, grid)]
+    lows = [size_text(low_for(spec, grid, one)) for one in presets(spec, grid)]
+    several = lengths(spec, grid)
+
+    def pairs(values: list[Any]) -> list[tuple[str, Any]]:
+        return [(str(value), value) for value in dict.fromkeys(values)]
+
+    return {
+        "size": {"choices": pairs(sizes), "visible": True},
+        "low": {"choices": pairs(lows), "visible": True},
+        "frames": {"choices": pairs(several), "visible": len(several) > 1},
+    }
 
 
 def first_prompt(outline: Outline | None, example: GenerateRequest | None) -> str | None:
@@ -173,6 +234,8 @@ def control(setting: Setting, value: Any) -> Any:
     """A setting's component, by its kind."""
     kind = setting.kind
     about: dict[str, Any] = {"label": setting.label, "info": setting.info or None, "elem_id": setting.name}
+    if setting.name == "frames":
+        return gr.Dropdown([value] if value else [], value=value, **about)
     if isinstance(kind, Whole) and kind.high > LONGEST_SLIDER:
         return gr.Number(value, precision=0, **about)
     if isinstance(kind, Whole):
@@ -184,4 +247,8 @@ def control(setting: Setting, value: Any) -> Any:
         return gr.Radio(usual_first, value=value, **about)
     if isinstance(kind, Truth):
         return gr.Checkbox(value, label=setting.label, show_label=False, container=False)
-    return gr.Textbox(value, label=setting.label, placeholder=text.NEGATIVE_HINT, max_length=kind.longest)
+    if isinstance(kind, Size):
+        choices = [value] if value else []
+        return gr.Dropdown(choices, value=value, allow_custom_value=True, **about)
+    hint, longest = (text.PLAN_HINT, PROMPT_LENGTH) if isinstance(kind, Stages) else (text.NEGATIVE_HINT, kind.longest)
+    return gr.Textbox(value, placeholder=hint, max_length=longest, **about)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -14,7 +15,7 @@ from rmd.serve.guard import in_words
 from rmd.serve.runner import Runner, Saved, settings_in
 from rmd.ui import text
 from rmd.ui.events import AT_ONCE, NO_CHANGE, REFUSABLE, Updates
-from rmd.ui.rail import Rail
+from rmd.ui.rail import SHAPES, Rail
 
 
 class Share:
@@ -57,5 +58,9 @@ class Share:
             return ""
         page = (request.headers.get("referer") or "").partition("?")[0]
         values: dict[str, Any] = {n: getattr(last.result.request, n) for n in self.rail.settings if n != "teacher"}
-        said = {k: v for k, v in values.items() if SETTINGS[k].linked or v != SETTINGS[k].default}
+        own = {name: setting.default for name, setting in SETTINGS.items()}
+        with contextlib.suppress(RequestError):  # a stored example's model may not be offered here
+            defaults = self.runner.offer.outline(last.result.request.backbone).defaults()
+            own |= {name: defaults[name] for name in SHAPES}  # the model's own need not be said
+        said = {k: v for k, v in values.items() if SETTINGS[k].linked or v not in (None, own[k])}
         return f"{page}?" + urlencode({name: said[name] for name in ("prompt", *said) if name in said})

@@ -16,7 +16,8 @@ STUDENT_HERE = "The fast picture appears here,"
 TEACHER_HERE = "and the slow one here."
 IDLE = "Press Generate: the student draws first, the teacher follows with the same seed."
 QUEUED = "In the queue …"
-LOADING = "Reading the model from disk and warming it up …"
+LOADING = "Reading the model from disk …"
+WARMING = "Warming up: {index} of {total} shapes"
 WAITING = "Another picture is being made; yours is next …"
 OTHER_MODEL = "The settings are for a model that is not offered here: {name}."
 STORED = "A stored example of {name}, made earlier on {hardware}. Press Generate to make your own."
@@ -30,6 +31,7 @@ NOT_COUNTED = "Loading, warm-up and previews are not counted."
 
 SCHEDULE = "How the steps are spent"
 TIMINGS = "Where the time goes"
+PLAN_HINT = "96x96:1,144x144:1,192x192:2"
 NO_TIMINGS = "After the first picture: the time of every part, student beside teacher."
 
 SWEEP_ABOUT = (

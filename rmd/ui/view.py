@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from rmd.engine.events import Decoded, Event, Loading, Progress, Timing, Waiting
+from rmd.engine.events import Decoded, Event, Loading, Progress, Timing, Waiting, Warming
 from rmd.engine.results import Result, Timings
 from rmd.method.plan import CascadePlan
 from rmd.request import GenerateRequest, teacher_key
@@ -46,6 +46,8 @@ class LiveView:
                 return False
             self._last = time.monotonic()
             self._progress(event)
+        elif isinstance(event, Warming):
+            self.sentence = text.WARMING.format(index=event.index, total=event.total)
         elif isinstance(event, Timing):
             self.sentence = text.TIMING.format(index=event.index, total=event.total)
         elif isinstance(event, Decoded):

@@ -159,5 +159,5 @@ def test_the_real_decorator_changes_nothing_outside_zerogpu(request_: GenerateRe
     spaces = pytest.importorskip("spaces", reason="pip install spaces")
     assert not present()
     expected = final(Session().generate(request_))
-    done = final(LentSession(spaces.GPU, gr.Error, ModelPool(warm=False)).generate(request_))
+    done = final(LentSession(spaces.GPU, gr.Error, ModelPool()).generate(request_))
     assert done.student.image.tobytes() == expected.student.image.tobytes()

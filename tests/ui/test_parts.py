@@ -55,7 +55,7 @@ def drawing(offer: Offer, detail: float | None, steps: int, switch: int) -> str:
     outline = offer.outline("tiny")
     outline = replace(outline, spec=replace(outline.spec, detail=detail))
     request = GenerateRequest(backbone="tiny", prompt="x", steps=steps, switch=switch)
-    return schedule_svg(outline, plan_for(request, outline, None))
+    return schedule_svg(outline, plan_for(request, outline, None), outline.latent_size(outline.spec.low))
 
 
 def test_the_recommended_switch_is_drawn_with_its_reason(offer: Offer) -> None:

@@ -17,40 +17,48 @@ LEAST = -8.0  # logSNR at the foot of the picture: a flow starts at no signal at
 LATEST = 0.02  # the curves are drawn from t = 1 to here; at t = 0 the information is infinite
 
 
-def schedule_svg(outline: Outline, plan: CascadePlan) -> str:
-    """The logSNR of both resolutions over time with the plan's steps on them.
+def schedule_svg(outline: Outline, plan: CascadePlan, low: tuple[int, ...]) -> str:
+    """The logSNR of all resolutions over time with the plan's steps on them.
 
-    Both curves are drawn as information at the result's size: a step at the low size counts 2·ln(ratio) less there
+    low: the latent size to draw beside the full one where the plan has no step below that.
+
+    All curves are drawn as information at the result's size: a step at the low size counts 2·ln(ratio) less there
     (see rmd.method.schedule), so with matched times the steps continue on one level when they jump to the upper curve.
     """
-    spec = outline.spec
-    small, large = outline.latent_size(spec.low), outline.latent_size(spec.high)
-    loss = 2 * math.log(ratio(small, large))
+    spec, large, cell = outline.spec, plan.size, outline.grid.cell
+    lows = list(dict.fromkeys(stage.size for stage in plan.stages if stage.size != large)) or [low]
+    losses = {size_: 2 * math.log(ratio(size_, large)) for size_ in (*lows, large)}
     grid = torch.linspace(1, LATEST, 60, dtype=torch.float64)
     upper = outline.schedule.logsnr(grid).clamp(min=LEAST)
-    low, high = math.floor(float(upper.min() - loss)), math.ceil(float(upper.max()))
+    bottom, top = math.floor(float(upper.min()) - max(losses.values())), math.ceil(float(upper.max()))
 
     def x(t: float) -> float:
         return LEFT + (1 - t) * (WIDTH - LEFT - RIGHT)
 
     def y(value: float) -> float:
-        share = (min(max(value, low), high) - low) / (high - low)
+        share = (min(max(value, bottom), top) - bottom) / (top - bottom)
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
     def curve(shift: float, colour: str, dash: str) -> str:
         points = " ".join(f"{x(float(t)):.1f},{y(float(v) - shift):.1f}" for t, v in zip(grid, upper, strict=True))
         return f'<polyline points="{points}" fill="none" stroke="var(--{colour})" stroke-width="1.5" {dash}/>'
 
-    parts = [axes(x, y, low, high), curve(loss, "low", 'stroke-dasharray="5 3"'), curve(0, "high", "")]
-    if spec.detail:
+    def pixels(latent: tuple[int, ...]) -> str:
+        return size((latent[-2] * cell, latent[-1] * cell))
+
+    usual = spec.detail is not None and pixels(large) == size(spec.high) and [*map(pixels, lows)] == [size(spec.low)]
+    parts = [axes(x, y, bottom, top), curve(0, "high", "")]
+    parts += [curve(losses[one], "low", 'stroke-dasharray="5 3"') for one in lows]
+    if usual and spec.detail:
         parts.append(limit(outline, plan.steps, spec.detail, x, y))
-    parts += markers(outline, plan, loss, x, y)
+    parts += markers(outline, plan, losses, x, y)
     words = describe(plan)
     return (
         f'<div class="plot"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{words}">{"".join(parts)}</svg>'
-        f'<div class="key"><span><i class="round" style="background:var(--low)"></i>low resolution, {size(spec.low)} px'
-        f'</span><span><i style="background:var(--high)"></i>full resolution, {size(spec.high)} px</span></div></div>'
-        f"{advice(outline, plan)}"
+        '<div class="key"><span><i class="round" style="background:var(--low)"></i>low resolution, '
+        f"{', '.join(map(pixels, lows))} px</span>"
+        f'<span><i style="background:var(--high)"></i>full resolution, {pixels(large)} px</span></div></div>'
+        f"{advice(outline, plan) if usual else ''}"
     )
 
 
@@ -109,27 +117,30 @@ def axes(x: Callable[[float], float], y: Callable[[float], float], low: int, hig
 
 
 def markers(
-    outline: Outline, plan: CascadePlan, loss: float, x: Callable[[float], float], y: Callable[[float], float]
+    outline: Outline,
+    plan: CascadePlan,
+    losses: dict[tuple[int, ...], float],
+    x: Callable[[float], float],
+    y: Callable[[float], float],
 ) -> list[str]:
     """A path through the steps, the jump at the switch, and a numbered marker per step."""
     large = plan.size
-    places: list[tuple[float, float, bool]] = []
+    places: list[tuple[float, float, tuple[int, ...]]] = []
     for stage in plan.stages:
-        is_low = stage.size != large
         for t in stage.times:
-            value = float(outline.schedule.logsnr(t)) - (loss if is_low else 0)
-            places.append((x(t), y(value), is_low))
-    end = (x(0), y(math.inf), not plan.stages[-1].times)
+            value = float(outline.schedule.logsnr(t)) - losses[stage.size]
+            places.append((x(t), y(value), stage.size))
+    end = (x(0), y(math.inf), large)
     parts = []
-    for (ax, ay, a_low), (bx, by, b_low) in zip(places, [*places[1:], end], strict=True):
-        jump = a_low and (not b_low or (bx, by) == end[:2])
+    for (ax, ay, before), (bx, by, after) in zip(places, [*places[1:], end], strict=True):
+        jump = before != after
         style = 'stroke="var(--ink)" stroke-width="2"' if jump else 'stroke="var(--quiet)" stroke-width="1"'
         parts.append(f'<line x1="{ax:.1f}" y1="{ay:.1f}" x2="{bx:.1f}" y2="{by:.1f}" {style} opacity=".75"/>')
         if jump:
             mx, my = (ax + bx) / 2, (ay + by) / 2
             parts.append(f'<text class="strong" x="{mx + 10:.1f}" y="{my + 16:.1f}">switch</text>')
-    for i, (px, py, is_low) in enumerate(places):
-        if is_low:
+    for i, (px, py, at) in enumerate(places):
+        if at != large:
             parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="9" fill="var(--low)"/>')
         else:
             parts.append(f'<rect x="{px - 9:.1f}" y="{py - 9:.1f}" width="18" height="18" rx="2" fill="var(--high)"/>')
@@ -147,6 +158,8 @@ def describe(plan: CascadePlan) -> str:
     few, rest = plan.switch, plan.steps - plan.switch
     if not few:
         return f"{count(plan.steps)}, all at full resolution"
+    several = len({stage.size for stage in plan.stages if stage.times and stage.size != plan.size})
+    low = "low resolution" if several == 1 else f"{several} lower resolutions"
     if not rest:
-        return f"{count(plan.steps)} at low resolution, then the result is enlarged"
-    return f"{few} at low resolution, then {rest} at full resolution"
+        return f"{count(plan.steps)} at {low}, then the result is enlarged"
+    return f"{few} at {low}, then {rest} at full resolution"

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from rmd.checks import Cancelled, RequestError
+from rmd.checks import Cancelled, RequestError, size_of
 from rmd.engine.results import ROLES, Done
 from rmd.method.plan import MAX_STEPS
 from rmd.serve import sentences
@@ -73,7 +73,7 @@ class Compare:
         c, rail = self.rail.settings, self.rail
         self.schedule.select(self.switch_taken, None, c["switch"], **AT_ONCE)
         gr.on(
-            [c[name].change for name in ("backbone", "steps", "switch", "mapping")],
+            [c[name].change for name in ("backbone", "steps", "switch", "mapping", "size", "low", "plan")],
             in_words(self.settings_moved),
             rail.inputs,
             self.schedule,
@@ -201,7 +201,9 @@ class Compare:
             settings = {**settings, "prompt": "any", "seed": 0}
             settings["switch"] = min(settings["switch"], settings["steps"])
             checked = self.runner.request(settings)
-            picture = schedule_svg(self.runner.offer.outline(checked.backbone), self.runner.plan(checked))
+            outline = self.runner.offer.outline(checked.backbone)
+            low = outline.latent_size(size_of(str(checked.low)), checked.frames)
+            picture = schedule_svg(outline, self.runner.plan(checked), low)
         except (RequestError, TypeError) as error:
             picture = f'<p class="note warn">{parts.escape(str(error))}</p>'
         return parts.figure(text.SCHEDULE, picture)

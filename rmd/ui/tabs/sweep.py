@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Iterator
@@ -10,8 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from rmd.backbones.cards import BackboneSpec
-from rmd.checks import Cancelled, Choice, RequestError
+from rmd.checks import Cancelled, Choice, RequestError, size_of
 from rmd.method.plan import MAX_STEPS
 from rmd.request import SETTINGS, GenerateRequest
 from rmd.serve.guard import sentence
@@ -28,7 +28,7 @@ from rmd.ui.view import with_teacher_of
 THUMBNAIL = 160
 STEPS_AT_FIRST = [1, 2, 4]
 ETAS = [0, 0.25, 0.5, 0.75, 1]
-ANY_CELL = {"steps": 1, "switch": 0}
+ANY_CELL: dict[str, Any] = {"steps": 1, "switch": 0, "plan": None}
 """Stands for a cell's own split while only the settings that all cells share are checked."""
 
 
@@ -100,7 +100,8 @@ class Sweep:
             outline = self.runner.offer.outline(settings["backbone"])
         except RequestError as error:
             return str(error)
-        area = area_of(outline.spec)
+        low, high = (math.prod(size_of(str(outline.fill(settings)[name]))) for name in ("low", "size"))
+        area = high / low
         # a stored example's times may be another machine's
         if last is None or last.stored or last.result.request.backbone != outline.entry.id:
             calls = sum((point.steps - point.switch) + point.switch / area for point in points)
@@ -190,8 +191,3 @@ def resumed(grid: Grid | None, request: GenerateRequest, points: list[Point]) ->
         return Grid(key, points)
     done = {point: cell for point, cell in grid.cells.items() if cell.done is not None}
     return Grid(key, points, done, grid.saved, grid.thumbnails)
-
-
-def area_of(spec: BackboneSpec) -> float:
-    """How many times the low size's pixels the full size has."""
-    return (spec.high[0] * spec.high[1]) / (spec.low[0] * spec.low[1])

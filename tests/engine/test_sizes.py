@@ -1,0 +1,118 @@
+"""Sizes, lengths and plans of several sizes, on every family of pipelines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rmd.backbones import catalog
+from rmd.backbones.folders import BACKBONE_CARD
+from rmd.backbones.outline import Outline, read_outline
+from rmd.backbones.sizes import lengths, low_for, presets, side_range
+from rmd.checks import RequestError, size_text
+from rmd.engine.plans import plan_for
+from rmd.engine.pool import ModelPool
+from rmd.engine.results import Done
+from rmd.engine.session import Session
+from tests.tiny_flow import SD3_CARD, WAN_CARD, tiny_sd3, tiny_wan
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    place = tmp_path_factory.mktemp("families")
+    for name, pipe, card in (("sd3", tiny_sd3(t5=False), SD3_CARD), ("wan", tiny_wan(), WAN_CARD)):
+        pipe.save_pretrained(place / name)
+        (place / name / BACKBONE_CARD).write_text(json.dumps(card))
+    return {"sdxl": tiny_sdxl, "sd3": place / "sd3", "wan": place / "wan"}
+
+
+@pytest.fixture(scope="module")
+def session() -> Session:
+    return Session(ModelPool(CPU), previews=False)
+
+
+def outline_of(folder: Path) -> Outline:
+    return read_outline(catalog.find(str(folder)))
+
+
+def run(session: Session, outline: Outline, **settings: Any) -> Done:
+    values = {"backbone": outline.entry.id, "prompt": "a fox", "seed": 3, "teacher_steps": 2, **settings}
+    return next(e for e in session.generate(outline.request(values)) if isinstance(e, Done))
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "wan"])
+def test_student_and_teacher_have_the_size_asked_for(family: str, session: Session, folders: dict[str, Path]) -> None:
+    outline = outline_of(folders[family])
+    wide = next(one for one in presets(outline.spec, outline.grid) if one[1] > one[0])
+    done = run(session, outline, size=size_text(wide), steps=2, switch=1)
+    assert done.teacher is not None
+    assert {side.image.size for side in (done.student, done.teacher)} == {(wide[1], wide[0])}
+    assert done.request.low == size_text(low_for(outline.spec, outline.grid, wide))
+    small = outline.latent_size(low_for(outline.spec, outline.grid, wide))
+    assert [stage.size for stage in done.plan.stages] == [small, outline.latent_size(wide)]
+
+
+def test_a_clip_has_the_frames_asked_for(session: Session, folders: dict[str, Path]) -> None:
+    outline = outline_of(folders["wan"])
+    assert outline.grid.temporal is not None
+    shorter = next(one for one in lengths(outline.spec, outline.grid) if 1 < one != outline.spec.frames)
+    done = run(session, outline, frames=shorter)
+    assert done.teacher is not None
+    assert len(done.student.frames) == len(done.teacher.frames) == shorter
+    with pytest.raises(RequestError, match=rf"frames must be one more than a multiple of .*the nearest is {shorter}"):
+        outline.request({"prompt": "a", "frames": shorter + 1})
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "wan"])
+def test_a_plan_of_three_sizes_runs(family: str, session: Session, folders: dict[str, Path]) -> None:
+    outline = outline_of(folders[family])
+    step = outline.grid.step
+    sides = [step, 2 * step, 3 * step]
+    text = ",".join(f"{side}x{side}:{steps}" for side, steps in zip(sides, (1, 1, 2), strict=True))
+    done = run(session, outline, plan=text, steps=1, switch=0, low="1x1")
+    assert [stage.size[-1] * outline.grid.cell for stage in done.plan.stages] == sides
+    assert [len(stage.times) for stage in done.plan.stages] == [1, 1, 2]
+    assert (done.request.steps, done.request.switch) == (4, 2)
+    assert done.request.size == size_text((sides[-1], sides[-1]))
+    assert done.student.image.size == (sides[-1], sides[-1])
+    assert [stage.steps for stage in done.student.timings.stages] == [1, 1, 2]
+
+
+def test_a_plan_of_two_sizes_is_the_short_form(session: Session, folders: dict[str, Path]) -> None:
+    outline = outline_of(folders["sdxl"])
+    short = outline.request({"prompt": "a", "steps": 3, "switch": 2, "size": "64x64", "low": "32x32"})
+    long = outline.request({"prompt": "a", "plan": " 32 x 32 : 2, 64×64:1"})
+    assert long.plan == "32x32:2,64x64:1"
+    assert plan_for(long, outline, None) == plan_for(short, outline, None)
+    enlarged = outline.request({"prompt": "a", "plan": "32x32:2,64x64:0"})
+    assert (enlarged.steps, enlarged.switch) == (2, 2)
+    assert plan_for(enlarged, outline, None).stages[-1].times == ()
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "wan"])
+def test_every_size_that_is_offered_is_allowed(family: str, folders: dict[str, Path]) -> None:
+    outline = outline_of(folders[family])
+    spec, grid = outline.spec, outline.grid
+    least, most = side_range(spec, grid)
+    assert presets(spec, grid)[0] == spec.high
+    for one in [*presets(spec, grid), (least, least), (most, most), (least, most)]:
+        for frames in lengths(spec, grid):
+            request = outline.request({"prompt": "a", "size": size_text(one), "frames": frames})
+            assert plan_for(request, outline, None).size == outline.latent_size(one, frames)
+    for outside in ((grid.step - 1, most), (least, most + grid.step)):
+        with pytest.raises(RequestError, match=rf"size must have sides of {least} to {most} px"):
+            outline.request({"prompt": "a", "size": size_text(outside)})
+
+
+def test_more_work_is_said_before_it_begins(folders: dict[str, Path]) -> None:
+    outline = outline_of(folders["sdxl"])
+    assert outline.notes(outline.request({"prompt": "a"})) == []
+    usual, large = (size_text((side, side)) for side in (outline.spec.high[0], 2 * outline.spec.high[0]))
+    notes = outline.notes(outline.request({"prompt": "a", "size": large}))
+    assert any(f"4.0× the time and memory of its usual {usual}" in note for note in notes)
