@@ -127,8 +127,8 @@ class GenerateRequest:
         place="advanced", flag="cfg",
     )  # fmt: skip
     negative: str = row(
-        Text(PROMPT_LENGTH, empty=True), "Negative prompt", "what to avoid (only guided runs use it)", "", teacher=True,
-        place="advanced",
+        Text(PROMPT_LENGTH, empty=True), "Negative prompt", "what to avoid (only guided runs use it)", "",
+        decided_by="backbone", teacher=True, place="advanced",
     )  # fmt: skip
     reinjection: Reinjection = row(
         Choice(get_args(Reinjection), ("fresh: all new", "mix: the paper's blend", "band: keep the coarse part")),
@@ -143,10 +143,15 @@ class GenerateRequest:
     mapping: Mapping = row(
         Choice(get_args(Mapping)), "Time mapping between resolutions", "time mapping between the resolutions", "logsnr",
         info="logsnr matches the information of both sizes; shift uses the model's own timestep shifts.",
-        place="advanced",
+        decided_by="student", place="advanced",
     )  # fmt: skip
     upsampler: Upsampler = row(
-        Choice(get_args(Upsampler)), "Upsampler", "how the clean estimate is enlarged", "bilinear", place="advanced"
+        Choice(get_args(Upsampler)),
+        "Upsampler",
+        "how the clean estimate is enlarged",
+        "bilinear",
+        decided_by="student",
+        place="advanced",
     )
     decoder: Decoder = row(
         Choice(get_args(Decoder), ("full: the model's own", "tiny: fast, a little less exact")), "Decoder",

@@ -39,6 +39,7 @@ class PipelineBackbone:
     defaults: ClassVar[dict[str, Any]]
     """Settings of a folder without a card."""
     prediction: PredictionType
+    told_full = False
 
     def __init__(
         self,
@@ -85,9 +86,9 @@ class PipelineBackbone:
     def network(self) -> nn.Module:
         return self._network
 
-    def with_network(self, network: nn.Module, shift: float | None = None) -> Any:
+    def with_network(self, network: nn.Module, shift: float | None = None, told_full: bool = False) -> Any:
         other = copy.copy(self)
-        other._network = network
+        other._network, other.told_full = network, told_full
         if shift is not None:
             other.schedule = self.schedule_of(self.pipe.scheduler.config, shift)
         return other
@@ -132,6 +133,9 @@ class PipelineBackbone:
 
     def _encode(self, prompts: list[str], device: torch.device) -> Conditioning:
         raise NotImplementedError
+
+    def conditioned(self, conditioning: Conditioning, size: tuple[int, ...]) -> Conditioning:
+        return conditioning
 
     def predict(self, x: Tensor, t: Time, conditioning: Conditioning) -> Tensor:
         raise NotImplementedError

@@ -79,10 +79,11 @@ class Backbone(Protocol):
         """The denoising network in use (UNet or transformer)."""
         ...
 
-    def with_network(self, network: nn.Module, shift: float | None = None) -> Backbone:
+    def with_network(self, network: nn.Module, shift: float | None = None, told_full: bool = False) -> Backbone:
         """The same backbone, everything else shared, with another network of the same class.
 
         shift: the timestep shift that the network was trained with, where it is another than the backbone's.
+        told_full: whether low-resolution steps tell it the result's size, where it is told one at all.
         """
         ...
 
@@ -107,6 +108,10 @@ class Backbone(Protocol):
 
     def release_text_encoders(self) -> None:
         """Free the memory of the text encoders; the next `encode` reads them from disk again."""
+        ...
+
+    def conditioned(self, conditioning: Conditioning, size: tuple[int, ...]) -> Conditioning:
+        """The conditioning for a result of `size` in latent cells, with what the network has to be told of that."""
         ...
 
     def predict(self, x: Tensor, t: Time, conditioning: Conditioning) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from rmd.checks import RequestError, abbreviated, choice, real, size_text, whole
-from rmd.method.plan import MAX_STEPS, Reinjection
+from rmd.method.plan import MAX_STEPS, Mapping, Reinjection, Upsampler
 from rmd.request import GUIDANCE, MAX_FRAMES, MAX_SIDE, TEACHER_STEPS
 
 SHIFT = (0.1, 20.0)
@@ -45,6 +45,8 @@ class BackboneSpec:
     """Pictures in a result; 1 is a picture, more are a clip."""
     fps: int = 16
     """Frames per second of a clip."""
+    negative: str = ""
+    """The negative prompt that its makers recommend."""
     shift: float | None = None
     """Timestep shift at the high size; None takes the scheduler's own. Flow backbones only."""
 
@@ -101,7 +103,15 @@ class StudentSpec:
     shift: float | None = None
     """The timestep shift it was trained with, where that is not the backbone's own. Flow backbones only."""
     times: tuple[float, ...] = ()
-    """Its own times at full size, falling from 1, used when a request asks for as many steps; by default uniform."""
+    """Its own times at full size, falling, used when a request asks for as many steps; by default uniform from 1."""
+    scales: tuple[float, ...] = ()
+    """The share of the full size at which it takes each of its steps, rising to 1, where it knows several sizes."""
+    mapping: Mapping = "logsnr"
+    upsampler: Upsampler = "bilinear"
+    lora_scale: float = 1.0
+    """What a LoRA's products are multiplied with, on top of its own alpha."""
+    told_full: bool = False
+    """Whether low-resolution steps tell the network the full size, as in its training. SDXL only."""
 
     @property
     def distilled(self) -> bool:
@@ -118,6 +128,13 @@ class StudentSpec:
             real("shift", self.shift, *SHIFT)
         for time in self.times:
             real("times", time, 0, 1)
+        for scale in self.scales:
+            real("scales", scale, 0.01, 1)
+        if self.scales and (len(self.scales) != self.default_steps or self.scales[-1] != 1):
+            raise RequestError(f"scales must be one for each of the {self.default_steps} steps, the last 1.")
+        choice("mapping", self.mapping, get_args(Mapping))
+        choice("upsampler", self.upsampler, get_args(Upsampler))
+        real("lora_scale", self.lora_scale, 0.001, 10)
         if not isinstance(self.quality, dict):  # pyright: ignore[reportUnnecessaryIsInstance]  # it comes from a file
             raise RequestError(f"quality must be an object, not {abbreviated(self.quality)}.")
 

@@ -16,6 +16,7 @@ from rmd.backbones.cards import BackboneSpec, StudentSpec
 from rmd.backbones.folders import BACKBONE_CARD, STUDENT_CARD, adapter_of, missing_file, read_json, spec_from
 from rmd.backbones.naming import named, publish
 from rmd.checks import RequestError
+from rmd.method.schedule import FlowSchedule
 from rmd.request import NO_STUDENT
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
@@ -128,13 +129,22 @@ def entry_from(row: dict[str, Any]) -> Entry:
         row["download_gb"], row["memory_gb"], row["offloaded_gb"],
         ("model_index.json", *small), tuple(row.get("leave", ())),
     )  # fmt: skip
-    published = tuple(published_from(one, name) for one in row["students"])
+    published = tuple(published_from(one, name, spec.shift) for one in row["students"])
     decoder = TinyDecoder(**row["decoder"]) if "decoder" in row else None
     return Entry(key, name, hub.cache_folder(source.repo), student, row["licence"], spec, source, published, decoder)
 
 
-def published_from(row: dict[str, Any], base: str) -> Published:
-    """A student option from its row in catalog.json."""
+def own_times(row: dict[str, Any], shift: float | None) -> tuple[float, ...]:
+    """A student's times from what its makers give: `timesteps` of SDXL's table of 1,000, or a flow's `sigmas`."""
+    if "timesteps" in row:
+        return tuple(min((step + 1) / 1000, 1.0) for step in row["timesteps"])
+    sigma = torch.tensor(row.get("sigmas", ()), dtype=torch.float64)
+    times = FlowSchedule(row.get("shift") or shift or 1.0).time_at(torch.log(sigma) - torch.log1p(-sigma))
+    return tuple(times.tolist())
+
+
+def published_from(row: dict[str, Any], base: str, shift: float | None) -> Published:
+    """A student option from its row in catalog.json. base, shift: its backbone's name and timestep shift."""
     if row.get("network"):
         patterns, file = ("transformer/*.json", "transformer/*.safetensors"), None
     elif row.get("peft"):
@@ -143,10 +153,12 @@ def published_from(row: dict[str, Any], base: str) -> Published:
         patterns, file = (row["file"],), row["file"]
     card = StudentSpec(
         name=row["name"], base_model=base, licence=row["licence"], default_steps=row["steps"],
-        default_switch=row["switch"], eta=row.get("eta", 0.0), reinjection="band",
+        default_switch=row["switch"], eta=row.get("eta", 0.0), reinjection=row.get("reinjection", "band"),
         training=f"By the authors of {row['repo']}; not trained further for the cascade.", quality={},
         origin="published", guidance=row.get("guidance", 1.0), shift=row.get("shift"),
-        times=tuple(row.get("times", ())),
+        times=own_times(row, shift), scales=tuple(row.get("scales", ())), mapping="none",
+        upsampler=row.get("upsampler", "bilinear"), lora_scale=row.get("lora_scale", 1.0),
+        told_full=row.get("told_full", False),
     )  # fmt: skip
     return Published(row["id"], row["repo"], card, patterns, file)
 

@@ -124,7 +124,7 @@ def read_student(folder: Path) -> StudentSpec:
         raise RequestError(f"{named(folder)} is not a student: {STUDENT_CARD} is missing.")
     card = read_json(folder / STUDENT_CARD)
     try:
-        card["times"] = tuple(card.get("times", ()))
+        card |= {name: tuple(card.get(name, ())) for name in ("times", "scales")}
         return StudentSpec(**card)
     except (TypeError, ValueError) as error:
         raise RequestError(f"{named(folder / STUDENT_CARD)} does not fit: {first_line(error)}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from rmd.backbones.base import Grid
@@ -11,7 +12,7 @@ from rmd.backbones.cards import BackboneSpec, StudentSpec
 from rmd.backbones.catalog import Entry, check_there, decoder_folder, known_card, student_folder, with_folder
 from rmd.backbones.folders import adapter_of, first_line, read_config, read_spec
 from rmd.backbones.naming import named
-from rmd.backbones.sizes import check_side, check_sizes, low_for
+from rmd.backbones.sizes import check_side, check_sizes, low_for, on_grid
 from rmd.backbones.students import student_card
 from rmd.checks import RequestError, size_of, size_text, stages_of
 from rmd.method.schedule import NoiseSchedule
@@ -52,8 +53,16 @@ class Outline:
             if setting.decided_by != "request":
                 sources = [self.card, self.spec] if setting.decided_by == "student" else [self.spec]
                 found = [getattr(one, key) for one in sources for key in (f"default_{name}", name) if hasattr(one, key)]
-                values |= {name: found[0]} if found else {}
-        return {**values, "switch": min(values["switch"], values["steps"])}
+                values[name] = found[0] if found else setting.default
+        plan = self.own_plan(self.spec.high)
+        return {**values, "switch": min(values["switch"], values["steps"]), "plan": plan}
+
+    def own_plan(self, size: tuple[int, int]) -> str | None:
+        """The student's plan of several sizes for a result of `size`; None where it has none of its own."""
+        if self.card is None or not self.card.scales:
+            return None
+        sizes = [size_text(on_grid(self.grid, size[0] * scale, size[1] * scale)) for scale in self.card.scales]
+        return ",".join(f"{one}:{len([*same])}" for one, same in groupby(sizes))
 
     def fill(self, values: dict[str, Any]) -> dict[str, Any]:
         """`values` with what is missing or None taken from the defaults; a switch that is not given fits the steps."""
@@ -61,8 +70,13 @@ class Outline:
         filled = self.defaults() | given
         if "switch" not in given and isinstance(filled["steps"], int):
             filled["switch"] = min(filled["switch"], filled["steps"])
-        if "plan" in given:
-            stages = stages_of(str(SETTINGS["plan"].kind.check("plan", given["plan"])))
+        if filled["plan"] and "plan" not in given:
+            if any(name in given for name in ("steps", "switch", "low")):
+                filled["plan"] = None  # the short form was asked for
+            elif "size" in given:
+                filled["plan"] = self.own_plan(size_of(str(SETTINGS["size"].kind.check("size", given["size"]))))
+        if filled["plan"]:
+            stages = stages_of(str(SETTINGS["plan"].kind.check("plan", filled["plan"])))
             sizes, counts = [size_text(size) for size, _ in stages], [steps for _, steps in stages]
             filled |= {"steps": sum(counts), "switch": sum(counts[:-1]), "size": sizes[-1], "low": sizes[0]}
         elif "size" in given and "low" not in given:

@@ -43,11 +43,18 @@ class SDXLBackbone(PipelineBackbone):
             embeds, pooled = embeds * said[:, None, None], pooled * said[:, None]
         return {"embeds": embeds, "pooled": pooled}
 
+    def conditioned(self, conditioning: Conditioning, size: tuple[int, ...]) -> Conditioning:
+        if not self.told_full:
+            return conditioning
+        rows = len(conditioning["pooled"])
+        return {**conditioning, "told": torch.tensor([size]).expand(rows, 2).to(conditioning["pooled"].device)}
+
     def predict(self, x: Tensor, t: Time, conditioning: Conditioning) -> Tensor:
-        # SDXL is told the picture's size; a low-resolution stage is told the low one, as in its training.
-        height, width = (side * self.grid.cell for side in x.shape[-2:])
+        # SDXL is told the picture's size; a low-resolution stage is told the low one, as in SDXL's own training, but
+        # the full one where the student was trained so (DMD2).
         embeds, pooled = conditioning["embeds"], conditioning["pooled"]
-        ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=embeds.dtype, device=x.device)
+        told = conditioning.get("told", torch.tensor([x.shape[-2:]])).to(x.device) * self.grid.cell
+        ids = torch.cat([told, torch.zeros_like(told), told], dim=1).to(embeds.dtype)
         added = {"text_embeds": pooled, "time_ids": ids.expand(len(x), 6)}
         step = self.schedule.timestep(t).to(x.device).expand(len(x))
         sample = x.to(self.dtype, memory_format=torch.channels_last)

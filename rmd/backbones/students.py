@@ -49,6 +49,7 @@ def student_card(path: Path, spec: BackboneSpec) -> StudentSpec:
         licence="unknown; see where the weights came from",
         default_steps=spec.default_steps,
         default_switch=spec.default_switch,
+        mapping="none",  # they know fixed timesteps
         eta=0.0,  # published few-step students are consistency samplers: fresh noise in every step
         reinjection="band",
         training="Weights from elsewhere, run through the cascade without further training.",
@@ -115,10 +116,10 @@ def open_student(path: Path, backbone: Backbone, card: StudentSpec | None = None
         if kind == "network":
             network = full_network(path, backbone, spec)
         elif kind == "peft":
-            network = peft_network(path, base)
+            network = peft_network(path, base, spec.lora_scale)
         else:
             file = path if path.is_file() else next(path.glob("*.safetensors"))
-            network = network_from_file(load_file(file), backbone, header_of(file))
+            network = network_from_file(load_file(file), backbone, header_of(file), spec.lora_scale)
     except RequestError:
         raise
     except Exception as error:  # diffusers and peft raise many kinds; all mean the same to the user
@@ -133,7 +134,7 @@ def open_student(path: Path, backbone: Backbone, card: StudentSpec | None = None
     if backbone.channels_last:
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     place_alone(network, backbone.device, backbone.offload)
-    return backbone.with_network(network, spec.shift), spec
+    return backbone.with_network(network, spec.shift, spec.told_full), spec
 
 
 def full_network(path: Path, backbone: Backbone, spec: StudentSpec) -> nn.Module:
@@ -156,11 +157,14 @@ def full_network(path: Path, backbone: Backbone, spec: StudentSpec) -> nn.Module
     return type(base).from_pretrained(part, dtype=base.dtype, use_safetensors=True, local_files_only=True)
 
 
-def peft_network(folder: Path, base: nn.Module) -> nn.Module:
-    """The base with PEFT's adapter merged in."""
+def peft_network(folder: Path, base: nn.Module, scale: float) -> nn.Module:
+    """The base with PEFT's adapter merged in, `scale` times."""
     from peft import PeftModel
 
     merged: Any = PeftModel.from_pretrained(copy.deepcopy(base), str(folder), local_files_only=True)  # pyright: ignore[reportArgumentType]
+    for layer in merged.modules():
+        if scale != 1 and hasattr(layer, "scale_layer"):
+            layer.scale_layer(scale)
     return merged.merge_and_unload()
 
 
@@ -176,11 +180,13 @@ def same_weights(network: nn.Module, base: nn.Module) -> bool:
     return all(torch.equal(value.to(theirs[name].dtype), theirs[name]) for name, value in network.state_dict().items())
 
 
-def network_from_file(state: dict[str, Tensor], backbone: Backbone, header: dict[str, str]) -> nn.Module:
-    """A full network or the base with a LoRA merged in, by the names in one file."""
+def network_from_file(
+    state: dict[str, Tensor], backbone: Backbone, header: dict[str, str], scale: float = 1.0
+) -> nn.Module:
+    """A full network or the base with a LoRA merged in `scale` times, by the names in one file."""
     base: Any = backbone.network
     if any("lora" in name for name in state):
-        return lora_network(state, backbone, header)
+        return lora_network(state, backbone, header, scale)
     wanted = base.state_dict()
     for prefix in ("", f"{backbone.component}.", "model."):
         named = {name.removeprefix(prefix): value for name, value in state.items()}
@@ -200,8 +206,8 @@ def network_from_file(state: dict[str, Tensor], backbone: Backbone, header: dict
     return network
 
 
-def lora_network(state: dict[str, Tensor], backbone: Backbone, header: dict[str, str]) -> nn.Module:
-    """The base with a LoRA's low-rank products added to its weights; every one of them must find its place.
+def lora_network(state: dict[str, Tensor], backbone: Backbone, header: dict[str, str], scale: float = 1.0) -> nn.Module:
+    """The base with a LoRA's low-rank products added `scale` times to its weights; every one must find its place.
 
     header: the file's, where diffusers keeps rank and alpha ("lora_adapter_metadata").
     """
@@ -226,7 +232,7 @@ def lora_network(state: dict[str, Tensor], backbone: Backbone, header: dict[str,
     placed = [m for m in network.modules() if "student" in getattr(m, "lora_A", {})]
     if len(placed) != len(downs):
         raise ValueError(f"only {len(placed)} of its {len(downs)} layers are layers of {backbone.spec.name}")
-    network.fuse_lora(adapter_names=["student"])
+    network.fuse_lora(lora_scale=scale, adapter_names=["student"])
     network.unload_lora()
     return network
 

@@ -157,6 +157,7 @@ class Session:
         positive, negative, encode = prompt
         backbone = loaded.student or loaded.teacher
         guidance = loaded.card.guidance if loaded.card else request.guidance
+        positive, negative = (backbone.conditioned(one, plan.size) for one in (positive, negative))
         denoiser = Denoiser(backbone, positive, negative, guidance)
         watch = Stopwatch(backbone.device)
         sampler = CascadeSampler(backbone.schedule, plan, watch.now)

@@ -92,8 +92,9 @@ def staged(
 
     sizes: one per step, then the size of the result (len = steps + 1), never shrinking.
     high_times: the steps' times at the result's resolution, falling; by default 1, 1 − 1/K, …, the uniform
-    grid of DMD2 and TDM. Steps at lower resolutions run at the time of equal information there (`mapping`);
-    the very first always at 1, where the picture is nothing but noise.
+    grid of DMD2 and TDM. Steps at lower resolutions run at the time of equal information there (`mapping`), but at 1,
+    where there is nothing but noise, all sizes are alike. A plan may start below 1 (TDM's does): its first latent is
+    noise all the same.
     shift_ratio: the backbone's own ratio of timestep shifts between the sizes, for mapping "shift".
     """
     steps = len(sizes) - 1
@@ -106,8 +107,8 @@ def staged(
         if not stages or stages[-1].size != size:
             stages.append(Stage(size, ()))
         if i < steps:
-            t, s = high_times[i] if i else 1.0, gain(size, sizes[-1], mapping, shift_ratio)
-            if i and s != 1:
+            t, s = high_times[i], gain(size, sizes[-1], mapping, shift_ratio)
+            if s != 1 and (i or t < 1):  # at 1 there is nothing but noise at any size
                 t = float(schedule.shifted(t, 1 / s))
             stages[-1] = Stage(size, (*stages[-1].times, t))
     return CascadePlan(tuple(stages), eta, reinjection, mapping, upsampler)
@@ -174,22 +175,6 @@ def recommended_switch(schedule: NoiseSchedule, steps: int, detail: float) -> in
 def noise_to_signal(schedule: NoiseSchedule, t: float) -> float:
     """(sigma/alpha)² at a time of the result's resolution."""
     return math.exp(-float(schedule.logsnr(t)))
-
-
-def swd_preset(schedule: NoiseSchedule, high: tuple[int, ...]) -> CascadePlan:
-    """The four-scale schedule of SwD (arXiv 2503.16397): 1/2, 5/8, 3/4 and full size, fresh noise, no time map.
-
-    Times are those whose noise levels sigma/(alpha + sigma) are 1, 0.8, 0.6 and 0.4 as in its released settings.
-    """
-    import torch
-
-    def scaled(f: float) -> tuple[int, ...]:
-        return (*high[:-2], *(round(v * f) for v in high[-2:]))
-
-    levels = [0.8, 0.6, 0.4]
-    times = [1.0, *(float(schedule.time_at(torch.tensor(v / (1 - v), dtype=torch.float64).log())) for v in levels)]
-    sizes = [scaled(f) for f in (0.5, 0.625, 0.75, 1.0)]
-    return staged(schedule, [*sizes, high], eta=0.0, reinjection="fresh", mapping="none", high_times=times)
 
 
 def plan_from_dict(data: dict[str, Any]) -> CascadePlan:

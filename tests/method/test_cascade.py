@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rmd.method.cascade import CascadeSampler, Step, Switch
 from rmd.method.denoiser import Denoised
-from rmd.method.plan import CascadePlan, Reinjection, Stage, Upsampler, staged, swd_preset, two_stage
+from rmd.method.plan import CascadePlan, Reinjection, Stage, Upsampler, staged, two_stage
 from rmd.method.schedule import FlowSchedule, NoiseSchedule, PredictionType, Time, VPSchedule, scaled_linear
 from rmd.method.transition import dct, into_band, low_band, upsample
 
@@ -92,11 +92,13 @@ def test_two_resolutions_with_fresh_noise_are_flow_match_lcm_with_scale_factors(
     torch.testing.assert_close(result(schedule, plan, "flow_prediction", noise(*low)), expected, atol=2e-5, rtol=1e-5)
 
 
-def test_the_swd_preset_is_flow_match_lcm_with_four_scales() -> None:
+def test_four_sizes_are_flow_match_lcm_with_four_scales() -> None:
     theirs = FlowMatchLCMScheduler(scale_factors=[1.25, 1.5, 2.0], upscale_mode="bilinear")
     theirs.set_timesteps(sigmas=[1.0, 0.8, 0.6, 0.4])
     schedule = FlowSchedule()
-    ours = result(schedule, swd_preset(schedule, (16, 16)), "flow_prediction", noise(8, 8))
+    sizes, times = [(8, 8), (10, 10), (12, 12), (16, 16), (16, 16)], [1.0, 0.8, 0.6, 0.4]
+    plan = staged(schedule, sizes, eta=0, reinjection="fresh", mapping="none", high_times=times)
+    ours = result(schedule, plan, "flow_prediction", noise(8, 8))
     torch.testing.assert_close(ours, diffusers_result(theirs, noise(8, 8)), atol=2e-5, rtol=1e-5)
 
 

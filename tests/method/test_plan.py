@@ -19,7 +19,6 @@ from rmd.method.plan import (
     ratio,
     recommended_switch,
     staged,
-    swd_preset,
     two_stage,
 )
 from rmd.method.schedule import FlowSchedule, NoiseSchedule, scaled_linear
@@ -164,20 +163,14 @@ def test_plans_survive_json(chosen: tuple[int, int], kind: str, eta: float) -> N
     assert plan_from_dict(json.loads(json.dumps(made.as_dict()))) == made
 
 
-@pytest.mark.parametrize("high", [(128, 128), (21, 96, 160)], ids=["picture", "video"])
-def test_swd_preset(high: tuple[int, ...]) -> None:
-    made = swd_preset(FlowSchedule(), high)
-    scales = [(s.size[-2] / high[-2], s.size[-1] / high[-1]) for s in made.stages]
-    assert scales == [(0.5, 0.5), (0.625, 0.625), (0.75, 0.75), (1, 1)]
-    assert all(s.size[:-2] == high[:-2] for s in made.stages)
-    assert [t for s in made.stages for t in s.times] == pytest.approx([1.0, 0.8, 0.6, 0.4])
-    assert (made.eta, made.reinjection, made.mapping) == (0, "fresh", "none")
-
-
-def test_swd_preset_means_noise_levels_on_any_schedule() -> None:
-    times = [t for s in swd_preset(SDXL, (128, 128)).stages for t in s.times]
-    levels = [float(SDXL.sigma(t) / (SDXL.alpha(t) + SDXL.sigma(t))) for t in times]
-    assert levels[1:] == pytest.approx([0.8, 0.6, 0.4])
+def test_a_plan_may_start_below_pure_noise() -> None:
+    times = [0.8, 0.6, 0.4, 0.2]
+    own = staged(SDXL, [LOW, LOW, HIGH, HIGH, HIGH], eta=1, reinjection="band", mapping="none", high_times=times)
+    assert [t for stage in own.stages for t in stage.times] == times
+    mapped = staged(SDXL, [LOW, LOW, HIGH, HIGH, HIGH], eta=1, reinjection="band", high_times=times)
+    assert mapped.stages[0].times[0] == pytest.approx(float(SDXL.shifted(0.8, 0.5)))
+    uniform = staged(SDXL, [LOW, HIGH, HIGH], eta=1, reinjection="band")
+    assert uniform.stages[0].times == (1.0,), "at 1 there is nothing but noise at any size"
 
 
 @given(settings, st.floats(1e-3, 100))
