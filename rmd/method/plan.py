@@ -12,7 +12,7 @@ from rmd.method.schedule import NoiseSchedule
 
 Reinjection = Literal["fresh", "mix", "band"]
 Mapping = Literal["logsnr", "shift", "none"]
-Upsampler = Literal["bilinear", "bicubic", "nearest"]
+Upsampler = Literal["bilinear", "bicubic", "nearest", "dct"]
 MAX_STEPS = 8
 
 
