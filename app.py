@@ -80,6 +80,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--backbone", type=Path, action="append", default=[], metavar="FOLDER",
         help="offer this diffusers folder too, before the bundled models; may be repeated")  # fmt: skip
+    add("--student", type=Path, action="append", default=[], metavar="PATH",
+        help="offer these student weights too, a folder or a .safetensors file; may be repeated")  # fmt: skip
     args = parser.parse_args(arguments)
     if args.auth and not all(args.auth.partition(":")):
         parser.error("--auth must look like NAME:PASSWORD")
@@ -117,7 +119,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     try:
         files = Path(get_upload_folder())
-        offer = Offer(args.backbone)
+        offer = Offer(args.backbone, args.student)
         folder = args.teacher_cache or (files / "teachers" if zero.present() else None)
         cache = TeacherCache(folder) if folder else None
         runner = Runner(session_for(offer), offer, files / "rmd", args.deadline, cache)

@@ -162,7 +162,7 @@ class GenerateRequest:
         Text(PROMPT_LENGTH), "Student",
         'folder or .safetensors file of student weights, a published one by its id, or "none" for the teacher\'s own '
         "weights; the model's own student when left out",
-        None,
+        None, place="model",
     )  # fmt: skip
 
 

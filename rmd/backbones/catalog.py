@@ -200,6 +200,22 @@ def register(folder: Path, taken: Container[str] = ()) -> Entry:
     return entry
 
 
+REGISTERED_STUDENTS: dict[str, Path] = {}
+"""Student weights on this machine with a public id, as `REGISTERED` has backbones."""
+
+
+def register_student(path: Path) -> str:
+    """Give student weights a public id, their name without its ending, and return it; RequestError: nothing there."""
+    if not path.exists():
+        raise RequestError(f"--student {path} is not on this machine.")
+    taken = {NO_STUDENT, *REGISTERED_STUDENTS, *(one.id for entry in ENTRIES for one in entry.students)}
+    names = (path.stem if i == 1 else f"{path.stem}-{i}" for i in itertools.count(1))
+    free = next(name for name in names if name not in taken)
+    REGISTERED_STUDENTS[free] = path
+    publish(path, free)
+    return free
+
+
 def find(name: str) -> Entry:
     """The entry of an id, or one made up for a local diffusers folder; raises RequestError for neither."""
     for entry in (*ENTRIES, *REGISTERED.values()):
@@ -264,7 +280,7 @@ def student_folder(entry: Entry, student: str | None) -> Path | None:
     if student is not None:
         option = next((one for one in entry.students if one.id == student), None)
         if option is None:
-            return Path(student).expanduser()
+            return REGISTERED_STUDENTS.get(student) or Path(student).expanduser()
         if option.path is None:
             raise RequestError(f"{option.card.name} is not on this machine; `{COMMAND} {option.id}` downloads it.")
         return option.path

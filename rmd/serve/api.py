@@ -79,4 +79,6 @@ def documented(setting: Setting) -> str:
     words = setting.text if isinstance(kind, Whole | Real | Truth) else f"{setting.help}: {kind.allowed}"
     if setting.name == "backbone":
         words = "one of the names in the Models tab; the first usable one if left out"
+    elif setting.name == "student":
+        words = "one of those in the page's list, or \"none\" for the teacher's own weights; its own if left out"
     return f"{words[:1].upper()}{words[1:]}."

@@ -71,11 +71,11 @@ class Runner:
         name = values.get("backbone") or self.offer.default
         if name is None:
             raise RequestError(sentences.NO_MODEL)
-        return self.offer.outline(name).request({**values, "backbone": name})
+        return self.offer.outline(name, values.get("student")).request({**values, "backbone": name})
 
     def plan(self, request: GenerateRequest) -> CascadePlan:
         """The plan of a checked request, made without loading the model."""
-        outline = self.offer.outline(request.backbone)
+        outline = self.offer.outline(request.backbone, request.student)
         return plan_for(request, outline, outline.card)
 
     def run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from html import escape
 from typing import Any, get_args
 
@@ -35,6 +36,10 @@ IF_ANOTHER = """(name) => {
 """A dropdown reports input also when it is only left again, which must not bring the model's own settings back."""
 
 
+OWN = ""
+"""The control's value for a backbone's own student, which a request leaves out."""
+
+
 class Rail:
     """The rail's components; `settings` by the setting's name.
 
@@ -53,6 +58,11 @@ class Rail:
                 self.settings["backbone"] = gr.Dropdown(
                     names, value=offer.default, label=SETTINGS["backbone"].label, filterable=False
                 )
+                students = self.student_choices(offer.default)
+                self.settings["student"] = gr.Dropdown(
+                    students["choices"], value=OWN, visible=students["visible"], label=SETTINGS["student"].label,
+                    filterable=False, elem_id="student",
+                )  # fmt: skip
             with gr.Column(elem_id="compose"):
                 self.settings["prompt"] = gr.Textbox(
                     first_prompt(outline, example), label=SETTINGS["prompt"].label, placeholder=text.PROMPT_HINT,
@@ -99,7 +109,8 @@ class Rail:
 
     def fill(self, request: GenerateRequest, leave: tuple[str, ...] = ()) -> Updates:
         """Put a request's settings into the controls, those in `leave` excepted; its seed stays for the next run."""
-        updates: Updates = {c: getattr(request, name) for name, c in self.settings.items() if name not in leave}
+        values = {**asdict(request), "student": request.student or OWN}
+        updates: Updates = {c: values[name] for name, c in self.settings.items() if name not in leave}
         return updates if "seed" in leave else {**updates, self.randomise: False}
 
     def connect(self, page: gr.Blocks) -> None:
@@ -112,7 +123,7 @@ class Rail:
             begins(None, [c["steps"], c["switch"]], c["switch"], js=WITHIN_STEPS, **AT_ONCE)
         for begins in (c["backbone"].change, page.load):
             begins(None, c["backbone"], c["mapping"], js=self.own_mappings(), **AT_ONCE)
-        shown = [self.suggestions, self.note, c["decoder"], *(c[name] for name in SHAPES)]
+        shown = [self.suggestions, self.note, c["decoder"], c["student"], *(c[name] for name in SHAPES)]
         c["backbone"].change(in_words(self.another_shown), asked, shown, **AT_ONCE)
         sized = {c[name] for name in ("backbone", *SHAPES)}
         c["size"].input(in_words(self.another_size), sized, [c["low"], c["plan"], self.size_note], **AT_ONCE)
@@ -123,9 +134,10 @@ class Rail:
         c["backbone"].focus(None, c["backbone"], None, js=FOCUSED, **AT_ONCE)
         own = [c[name] for name, s in SETTINGS.items() if s.decided_by != "request" and name in c]
         c["backbone"].input(
-            in_words(self.chosen), c["backbone"], [*own, c["mapping"]], js=IF_ANOTHER, trigger_mode="always_last",
+            in_words(self.chosen), c["backbone"], [*own, c["student"]], js=IF_ANOTHER, trigger_mode="always_last",
             **AT_ONCE,
         )  # fmt: skip
+        c["student"].input(in_words(self.student_chosen), {c["backbone"], c["student"]}, own, **AT_ONCE)
         c["seed"].input(lambda: False, None, self.randomise, **AT_ONCE)
 
     def picked(self, event: gr.EventData) -> str:
@@ -142,6 +154,7 @@ class Rail:
         outline, decoder = self.offer.outline(given[self.settings["backbone"]]), self.settings["decoder"]
         kept = gr.update(visible=True) if outline.tiny_decoder else gr.update(visible=False, value="full")
         own = {self.settings[name]: gr.update(**changes) for name, changes in shapes(outline).items()}
+        own[self.settings["student"]] = gr.update(**self.student_choices(outline.entry.id))
         return {self.suggestions: chips_html(outline.spec), decoder: kept, **own, **self.noted(given)}
 
     def another_size(self, given: Given) -> Updates:
@@ -168,9 +181,21 @@ class Rail:
         """A visitor chose another model: its own settings. None: it is the same as before."""
         if backbone is None:
             return NO_CHANGE
-        defaults = self.offer.outline(backbone).defaults()
-        own = {self.settings[name]: value for name, value in defaults.items() if name in self.settings}
-        return {**own, self.settings["mapping"]: SETTINGS["mapping"].default}
+        return {**self.defaults_of(backbone, None), self.settings["student"]: OWN}
+
+    def student_chosen(self, given: Given) -> Updates:
+        """A visitor chose another student: its own settings."""
+        return self.defaults_of(given[self.settings["backbone"]], given[self.settings["student"]] or None)
+
+    def defaults_of(self, backbone: str, student: str | None) -> Updates:
+        """What a backbone and its student decide."""
+        defaults = self.offer.outline(backbone, student).defaults()
+        return {self.settings[name]: value for name, value in defaults.items() if name in self.settings}
+
+    def student_choices(self, backbone: str | None) -> dict[str, Any]:
+        """The attributes of the student's control for a backbone."""
+        known = self.offer.students(backbone) if backbone else []
+        return {"choices": [(words, one or OWN) for one, words in known], "visible": len(known) > 1}
 
     def own_mappings(self) -> str:
         """JavaScript that leaves a backbone's time mappings to choose. In the browser alone: the server would refuse

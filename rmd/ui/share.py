@@ -50,7 +50,8 @@ class Share:
         name = self.runner.offer.id_of(str(settings.get("backbone")))
         if name is None:
             raise RequestError(text.OTHER_MODEL.format(name=settings.get("backbone")))
-        return self.rail.fill(self.runner.request({**settings, "backbone": name, "student": None}))
+        student = self.runner.offer.student_of(name, settings.get("student"))
+        return self.rail.fill(self.runner.request({**settings, "backbone": name, "student": student}))
 
     def link_to(self, request: gr.Request, last: Saved | None) -> str:
         """The address that opens the page with the last picture's settings."""

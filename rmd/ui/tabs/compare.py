@@ -26,6 +26,8 @@ from rmd.ui.share import Share
 from rmd.ui.tabs.examples import Examples
 from rmd.ui.view import LiveView, complete, with_teacher_of
 
+SHOWN_IN_SCHEDULE = ("backbone", "student", "steps", "switch", "mapping", "size", "low", "plan")
+
 
 class Compare:
     """The tab. `last` holds the visitor's last result (Saved or None); other tabs put theirs here by `show`."""
@@ -73,7 +75,7 @@ class Compare:
         c, rail = self.rail.settings, self.rail
         self.schedule.select(self.switch_taken, None, c["switch"], **AT_ONCE)
         gr.on(
-            [c[name].change for name in ("backbone", "steps", "switch", "mapping", "size", "low", "plan")],
+            [c[name].change for name in SHOWN_IN_SCHEDULE],
             in_words(self.settings_moved),
             rail.inputs,
             self.schedule,
@@ -188,7 +190,9 @@ class Compare:
         saved = self.examples.picked(event._data)
         updates = {**self.show(saved), **self.say(self.examples.label(saved))}
         with contextlib.suppress(RequestError):
-            updates |= self.rail.fill(self.runner.request(asdict(saved.result.request)))
+            stored = saved.result.request
+            student = self.runner.offer.student_of(stored.backbone, stored.student)
+            updates |= self.rail.fill(self.runner.request({**asdict(stored), "student": student}))
         return updates
 
     def settings_moved(self, given: Given) -> Updates:
@@ -201,7 +205,7 @@ class Compare:
             settings = {**settings, "prompt": "any", "seed": 0}
             settings["switch"] = min(settings["switch"], settings["steps"])
             checked = self.runner.request(settings)
-            outline = self.runner.offer.outline(checked.backbone)
+            outline = self.runner.offer.outline(checked.backbone, checked.student)
             low = outline.latent_size(size_of(str(checked.low)), checked.frames)
             picture = schedule_svg(outline, self.runner.plan(checked), low)
         except (RequestError, TypeError) as error:

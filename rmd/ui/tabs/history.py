@@ -71,7 +71,9 @@ class History:
         """A clicked entry. Where the server no longer has its pictures the stage is left alone."""
         try:
             one = (given[self.entries] or [])[int(event._data["index"])]
-            checked = self.runner.request({**one["request"], "student": None})
+            stored = one["request"]
+            student = self.runner.offer.student_of(stored["backbone"], stored.get("student"))
+            checked = self.runner.request({**stored, "student": student})
         except RequestError:
             raise
         except (LookupError, TypeError, ValueError) as error:
