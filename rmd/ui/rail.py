@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from html import escape
-from typing import Any, get_args
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
 from rmd.backbones.cards import with_article
 from rmd.backbones.outline import Outline
-from rmd.backbones.sizes import lengths, low_for, presets
-from rmd.checks import Choice, Real, RequestError, Size, Stages, Truth, Whole, size_text
-from rmd.method.plan import Mapping
+from rmd.checks import Choice, Real, RequestError, Stages, Truth, Whole
 from rmd.request import PROMPT_LENGTH, SETTINGS, GenerateRequest, Setting, offered
 from rmd.serve.guard import in_words
 from rmd.serve.offer import Offer
 from rmd.ui import parts, text
+from rmd.ui.choices import FREE, NAMES, OWN, Choices
 from rmd.ui.draw.chips import chips_html, words_note
 from rmd.ui.events import AT_ONCE, NO_CHANGE, Given, Updates
 
@@ -36,10 +34,6 @@ IF_ANOTHER = """(name) => {
 """A dropdown reports input also when it is only left again, which must not bring the model's own settings back."""
 
 
-OWN = ""
-"""The control's value for a backbone's own student, which a request leaves out."""
-
-
 class Rail:
     """The rail's components; `settings` by the setting's name.
 
@@ -48,6 +42,7 @@ class Rail:
 
     def __init__(self, offer: Offer, example: GenerateRequest | None = None):
         self.offer = offer
+        self.choices = Choices(offer)
         outline = offer.outline(offer.default) if offer.default else None
         spec = outline.spec if outline else None
         start = start_values(outline)
@@ -58,11 +53,7 @@ class Rail:
                 self.settings["backbone"] = gr.Dropdown(
                     names, value=offer.default, label=SETTINGS["backbone"].label, filterable=False
                 )
-                students = self.student_choices(offer.default)
-                self.settings["student"] = gr.Dropdown(
-                    students["choices"], value=OWN, visible=students["visible"], label=SETTINGS["student"].label,
-                    filterable=False, elem_id="student",
-                )  # fmt: skip
+                self.settings["student"] = self.control(SETTINGS["student"], OWN)
             with gr.Column(elem_id="compose"):
                 self.settings["prompt"] = gr.Textbox(
                     first_prompt(outline, example), label=SETTINGS["prompt"].label, placeholder=text.PROMPT_HINT,
@@ -77,17 +68,24 @@ class Rail:
                 for setting in placed("settings"):
                     if setting.name == "seed":  # between the two kinds of settings that redraw
                         self.live = gr.Checkbox(False, label=text.LIVE, show_label=False, container=False)
-                    self.settings[setting.name] = control(setting, start.get(setting.name, setting.default))
+                    self.settings[setting.name] = self.control(setting, start.get(setting.name, setting.default))
                     if setting.name == "size":
                         self.size_note = parts.block("", "size-note")
                 self.randomise = gr.Checkbox(True, label=text.RANDOMISE, show_label=False, container=False)
                 with gr.Accordion(text.ADVANCED, open=False, elem_id="advanced"):
                     for setting in placed("advanced"):
-                        self.settings[setting.name] = control(setting, start.get(setting.name, setting.default))
+                        self.settings[setting.name] = self.control(setting, start.get(setting.name, setting.default))
                 self.settings["decoder"].visible = outline is not None and outline.tiny_decoder
-                for name, changes in shapes(outline).items():
-                    for attribute, value in changes.items():
-                        setattr(self.settings[name], attribute, value)
+
+    def control(self, setting: Setting, value: Any) -> Any:
+        """A setting's component; where the options are the backbone's, with those of all backbones."""
+        if setting.name not in NAMES or setting.name == "mapping":
+            return control(setting, value)
+        return gr.Dropdown(
+            self.choices.all(setting.name), value=value, label=setting.label, info=setting.info or None,
+            visible=self.choices.shown(self.offer.default, setting.name), allow_custom_value=setting.name in FREE,
+            filterable=setting.name in FREE, elem_id=setting.name,
+        )  # fmt: skip
 
     @property
     def inputs(self) -> set[Component]:
@@ -105,7 +103,7 @@ class Rail:
 
     def shown_at_first(self) -> dict[str, Any]:
         """The settings the page opens with."""
-        return {name: component.value for name, component in self.settings.items()}
+        return {name: optional(name, component.value) for name, component in self.settings.items()}
 
     def fill(self, request: GenerateRequest, leave: tuple[str, ...] = ()) -> Updates:
         """Put a request's settings into the controls, those in `leave` excepted; its seed stays for the next run."""
@@ -122,8 +120,8 @@ class Rail:
         for begins in (c["steps"].change, page.load):
             begins(None, [c["steps"], c["switch"]], c["switch"], js=WITHIN_STEPS, **AT_ONCE)
         for begins in (c["backbone"].change, page.load):
-            begins(None, c["backbone"], c["mapping"], js=self.own_mappings(), **AT_ONCE)
-        shown = [self.suggestions, self.note, c["decoder"], c["student"], *(c[name] for name in SHAPES)]
+            begins(None, c["backbone"], [c[name] for name in NAMES], js=self.choices.script, **AT_ONCE)
+        shown = [self.suggestions, self.note, c["decoder"]]
         c["backbone"].change(in_words(self.another_shown), asked, shown, **AT_ONCE)
         sized = {c[name] for name in ("backbone", *SHAPES)}
         c["size"].input(in_words(self.another_size), sized, [c["low"], c["plan"], self.size_note], **AT_ONCE)
@@ -153,9 +151,7 @@ class Rail:
         """Another model stands in the box, whoever put it there: what it knows and can do."""
         outline, decoder = self.offer.outline(given[self.settings["backbone"]]), self.settings["decoder"]
         kept = gr.update(visible=True) if outline.tiny_decoder else gr.update(visible=False, value="full")
-        own = {self.settings[name]: gr.update(**changes) for name, changes in shapes(outline).items()}
-        own[self.settings["student"]] = gr.update(**self.student_choices(outline.entry.id))
-        return {self.suggestions: chips_html(outline.spec), decoder: kept, **own, **self.noted(given)}
+        return {self.suggestions: chips_html(outline.spec), decoder: kept, **self.noted(given)}
 
     def another_size(self, given: Given) -> Updates:
         """A visitor chose another size: the low one follows; a plan of several sizes is for the old one."""
@@ -192,18 +188,6 @@ class Rail:
         defaults = self.offer.outline(backbone, student).defaults()
         return {self.settings[name]: value for name, value in defaults.items() if name in self.settings}
 
-    def student_choices(self, backbone: str | None) -> dict[str, Any]:
-        """The attributes of the student's control for a backbone."""
-        known = self.offer.students(backbone) if backbone else []
-        return {"choices": [(words, one or OWN) for one, words in known], "visible": len(known) > 1}
-
-    def own_mappings(self) -> str:
-        """JavaScript that leaves a backbone's time mappings to choose. In the browser alone: the server would refuse
-        the mapping of a link before it knows of the other backbone."""
-        ratios = {name: self.offer.outline(name).spec.shift_ratio for name in self.offer.usable}
-        own = {name: [(m, m) for m in get_args(Mapping) if m != "shift" or r] for name, r in ratios.items()}
-        return f"(name) => ({{ __type__: 'update', choices: {json.dumps(own)}[name] ?? [] }})"
-
 
 def optional(name: str, value: Any) -> Any:
     """A control's value as a request has it: an empty box stands for what may be left out."""
@@ -217,26 +201,7 @@ def start_values(outline: Outline | None) -> dict[str, Any]:
 
 
 SHAPES = ("size", "low", "frames")
-"""The settings whose choices are the backbone's."""
-
-
-def shapes(outline: Outline | None) -> dict[str, dict[str, Any]]:
-    """The attributes of the controls of size and length that follow the backbone."""
-    if outline is None:
-        return {name: {"visible": False} for name in SHAPES}
-    spec, grid = outline.spec, outline.grid
-    sizes = [size_text(one) for one in presets(spec, grid)]
-    lows = [size_text(low_for(spec, grid, one)) for one in presets(spec, grid)]
-    several = lengths(spec, grid)
-
-    def pairs(values: list[Any]) -> list[tuple[str, Any]]:
-        return [(str(value), value) for value in dict.fromkeys(values)]
-
-    return {
-        "size": {"choices": pairs(sizes), "visible": True},
-        "low": {"choices": pairs(lows), "visible": True},
-        "frames": {"choices": pairs(several), "visible": len(several) > 1},
-    }
+"""What a result's size is made of."""
 
 
 def first_prompt(outline: Outline | None, example: GenerateRequest | None) -> str | None:
@@ -259,8 +224,6 @@ def control(setting: Setting, value: Any) -> Any:
     """A setting's component, by its kind."""
     kind = setting.kind
     about: dict[str, Any] = {"label": setting.label, "info": setting.info or None, "elem_id": setting.name}
-    if setting.name == "frames":
-        return gr.Dropdown([value] if value else [], value=value, **about)
     if isinstance(kind, Whole) and kind.high > LONGEST_SLIDER:
         return gr.Number(value, precision=0, **about)
     if isinstance(kind, Whole):
@@ -272,8 +235,5 @@ def control(setting: Setting, value: Any) -> Any:
         return gr.Radio(usual_first, value=value, **about)
     if isinstance(kind, Truth):
         return gr.Checkbox(value, label=setting.label, show_label=False, container=False)
-    if isinstance(kind, Size):
-        choices = [value] if value else []
-        return gr.Dropdown(choices, value=value, allow_custom_value=True, **about)
     hint, longest = (text.PLAN_HINT, PROMPT_LENGTH) if isinstance(kind, Stages) else (text.NEGATIVE_HINT, kind.longest)
     return gr.Textbox(value, placeholder=hint, max_length=longest, **about)
