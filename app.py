@@ -5,11 +5,17 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported; nothing is sent to anyone
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported; see rmd/__init__.py
+
+from rmd.disk import ensure_writable, own_temporary_folder
+
+# read when gradio is imported; its own default is one folder for all accounts of a machine
+os.environ.setdefault("GRADIO_TEMP_DIR", str(own_temporary_folder()))
 
 if os.environ.get("SPACES_ZERO_GPU"):  # a ZeroGPU Space has this package, which must come before torch
     import spaces
@@ -27,7 +33,7 @@ from rmd.engine.session import Session
 from rmd.engine.teacher_cache import TeacherCache
 from rmd.serve.offer import Offer
 from rmd.serve.runner import DEADLINE, Runner
-from rmd.serve.server import RATE, Options, launch
+from rmd.serve.server import RATE, Options, check_address, launch
 from rmd.ui import style
 from rmd.ui.page import build
 
@@ -118,17 +124,21 @@ def main() -> None:
     args = parse()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     try:
+        check_address(args.host, args.port)
         files = Path(get_upload_folder())
+        ensure_writable(files)
         offer = Offer(args.backbone, args.student)
         folder = args.teacher_cache or (files / "teachers" if zero.present() else None)
         cache = TeacherCache(folder) if folder else None
         runner = Runner(session_for(offer), offer, files / "rmd", args.deadline, cache)
         page = build(runner)
     except RequestError as error:
-        raise SystemExit(str(error)) from error
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from error
     name, _, password = (args.auth or "").partition(":")
     auth = (name, password) if args.auth else None
-    options = Options(args.host, args.port or None, args.share, auth, args.rate_limit, args.proxies)
+    host = f"[{args.host}]" if ":" in args.host and not args.host.startswith("[") else args.host  # as addresses have it
+    options = Options(host, args.port or None, args.share, auth, args.rate_limit, args.proxies)
     launch(page, runner, options, **style.look())
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
@@ -230,11 +232,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_bench(commands)
     add_space(commands)
     args = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal whose code page has no × shows another sign
+            stream.reconfigure(errors="replace")
     try:
         args.run(args)
+        sys.stdout.flush()
     except RequestError as error:
         say(str(error))
         return 2
+    except BrokenPipeError:  # the reader went away; what was made is on the disk
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         say("Stopped.")
         return 130

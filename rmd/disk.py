@@ -28,6 +28,21 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def own_temporary_folder() -> Path:
+    """A folder for temporary files that no other account uses: its usual name has the account's own in it, and where
+    somebody took that already, a new one is made."""
+    account = str(os.getuid()) if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    usual = Path(tempfile.gettempdir()) / f"rmd-{account}"
+    try:
+        usual.mkdir(mode=0o700, exist_ok=True)
+        ours = not usual.is_symlink() and (not hasattr(os, "getuid") or usual.stat().st_uid == os.getuid())
+        if ours and os.access(usual, os.R_OK | os.W_OK | os.X_OK):
+            return usual
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="rmd-"))
+
+
 def ensure_writable(folder: Path) -> None:
     """Create the folder and try a file in it, so that an unusable one is known before any work is done."""
     write_whole(folder / ".rmd-probe", lambda temporary: None)

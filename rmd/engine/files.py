@@ -22,6 +22,8 @@ from rmd.engine.results import Output
 
 QUALITY = 14  # x264's constant rate factor: well below what the eye tells from the frames themselves
 USER_COMMENT = 0x9286  # the EXIF tag
+HOSTILE = (Image.DecompressionBombError, RecursionError)
+"""What a stranger's file raises that claims to be huge, or whose settings are nested without end."""
 LARGEST_BOX = 2**20  # of an MP4's comment; ours hold a few kilobytes
 
 
@@ -100,7 +102,7 @@ def first_frame(path: Path) -> Image.Image:
         clip: Any = VideoFileClip(str(path), audio=False)
         with clip:
             return Image.fromarray(clip.get_frame(0))
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, *HOSTILE) as error:
         raise RequestError(f"{path.name} cannot be read.") from error
 
 
@@ -108,7 +110,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """The settings inside a file that this project wrote; raises RequestError when there are none."""
     try:
         data: Any = json.loads(mp4_comment(path) if path.suffix.lower() == ".mp4" else picture_comment(path))
-    except (OSError, LookupError, TypeError, ValueError, struct.error) as error:
+    except (OSError, LookupError, TypeError, ValueError, struct.error, *HOSTILE) as error:
         raise RequestError(f"{path.name} holds no settings of ours.") from error
     if not isinstance(data, dict):
         raise RequestError(f"{path.name} holds no settings of ours.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from rmd.checks import RequestError
 from rmd.serve.admission import ACCELERATOR, RateLimit, Sentences, guard_queue
 from rmd.serve.runner import Runner
 
@@ -46,6 +48,20 @@ class Options:
         if self.rate_limit is not None:
             return self.rate_limit
         return 0.0 if self.host in LOCAL and not self.share else RATE
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise RequestError where nothing can listen; port 0 is any free one."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except OSError as error:
+        raise RequestError(
+            f"The app cannot listen on {host}, port {port}: {error.strerror}. Choose another address with --host or "
+            "another port with --port; 0 is any free one."
+        ) from error
 
 
 def launch(page: gr.Blocks, runner: Runner, options: Options, **more: Any) -> Any:

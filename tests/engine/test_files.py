@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import subprocess
+import zlib
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image, ImageStat
 
 from rmd.checks import RequestError
-from rmd.engine.files import read_settings, save_mp4, save_output, save_webp
+from rmd.engine.files import first_frame, read_settings, save_mp4, save_output, save_webp
 from rmd.engine.results import Output, StageTiming, Timings
 from tests.engine.test_results import small_files
 
@@ -140,3 +141,31 @@ def test_a_strangers_file_is_refused_in_a_sentence(tmp_path: Path, data: bytes) 
 def test_a_comment_by_hand_is_read(tmp_path: Path) -> None:
     (tmp_path / "hand.mp4").write_bytes(box(b"free", b"123") + commented(b'{"seed": 1}'))
     assert read_settings(tmp_path / "hand.mp4") == {"seed": 1}
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(side: int, text: bytes) -> bytes:
+    """A picture of nothing that claims `side`² pixels."""
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    rest = chunk(b"iTXt", b"rmd" + bytes(5) + text) + chunk(b"IDAT", zlib.compress(bytes(200))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + rest
+
+
+@pytest.mark.parametrize(
+    "data", [png(60_000, b"{}"), png(8, b"[" * 200_000 + b"]" * 200_000)], ids=["60,000 px", "nested without end"]
+)
+def test_a_hostile_picture_is_refused_in_a_sentence(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "strange.png"
+    path.write_bytes(data)
+    with pytest.raises(RequestError, match=r"strange\.png holds no settings of ours"):
+        read_settings(path)
+
+
+def test_a_picture_that_claims_to_be_huge_is_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "strange.png"
+    path.write_bytes(png(60_000, b"{}"))
+    with pytest.raises(RequestError, match=r"strange\.png cannot be read"):
+        first_frame(path)

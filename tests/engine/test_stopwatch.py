@@ -20,6 +20,7 @@ import os, sys, time, torch
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from rmd.engine.stopwatch import Stopwatch
 if sys.argv[1] == "busy":
+    print("begun", flush=True)
     while True: pass
 if sys.argv[2] == "uncounted":
     from pathlib import Path
@@ -40,8 +41,11 @@ print(watch.waited)
 def test_a_neighbour_on_the_same_processor_is_noticed(counted: str) -> None:
     if counted == "counted" and ready_seconds() is None:
         pytest.skip("this kernel does not count it")
-    neighbour = subprocess.Popen([sys.executable, "-c", SHARED, "busy", counted])
+    command = [sys.executable, "-c", SHARED, "busy", counted]
+    neighbour = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
+        assert neighbour.stdout is not None
+        assert neighbour.stdout.readline() == "begun\n"
         shared = subprocess.run(
             [sys.executable, "-c", SHARED, "work", counted], capture_output=True, text=True, check=True
         )
