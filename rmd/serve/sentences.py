@@ -1,5 +1,6 @@
 """What the server says when it refuses or cannot do something."""
 
+MEMBERS = "Sign in on the page first, or send name and password with the request (HTTP Basic)."
 STOPPED = "Stopped."
 FAILED = "That did not work"
 TOO_MANY = "You have asked for many pictures in a short time; please wait {seconds} seconds and try again."

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from rmd.checks import RequestError
 from rmd.serve.admission import ACCELERATOR, RateLimit, Sentences, guard_queue
+from rmd.serve.members import Members, admit_tools
 from rmd.serve.runner import Runner
 
 LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -65,10 +66,14 @@ def check_address(host: str, port: int) -> None:
 
 
 def launch(page: gr.Blocks, runner: Runner, options: Options, **more: Any) -> Any:
-    """Serve the page until the process ends; what `gr.Blocks.launch` returns. more: its looks and whatever else."""
+    """Serve the page until the process ends; what `gr.Blocks.launch` returns. more: its looks and whatever else,
+    `prevent_thread_lock` to return at once."""
     limit = RateLimit(options.allowance) if options.allowance else None
     guard_queue(page, ACCELERATOR["concurrency_id"], limit, options.proxies)
-    return page.launch(
+    middleware, waiting = [Middleware(Sentences)], not more.pop("prevent_thread_lock", False)
+    if options.auth:
+        middleware.append(Middleware(Members, login=options.auth))
+    started = page.launch(
         server_name=options.host,
         server_port=options.port,
         share=options.share,
@@ -76,7 +81,7 @@ def launch(page: gr.Blocks, runner: Runner, options: Options, **more: Any) -> An
         app_kwargs={
             "routes": [Route("/health", health(page, runner))],
             "lifespan": tidying(runner),
-            "middleware": [Middleware(Sentences)],
+            "middleware": middleware,
         },
         mcp_server=importlib.util.find_spec("mcp") is not None,  # `pip install "gradio[mcp]"` turns it on
         enable_monitoring=False,
@@ -87,8 +92,14 @@ def launch(page: gr.Blocks, runner: Runner, options: Options, **more: Any) -> An
         max_file_size="20mb",
         state_session_capacity=200,
         _frontend=False,  # asks for no check of Gradio's own that a busy machine fails within its three seconds
+        prevent_thread_lock=True,
         **more,
     )
+    if options.auth:
+        admit_tools(page, options.auth)
+    if waiting:
+        page.block_thread()
+    return started
 
 
 def health(page: gr.Blocks, runner: Runner) -> Any:
