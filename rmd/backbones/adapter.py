@@ -94,8 +94,12 @@ class PipelineBackbone:
         return other
 
     def lora_weights(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float] | None]:
-        found = self.pipe.lora_state_dict(dict(state))
+        found = self.pipe.lora_state_dict(dict(state), **self.lora_hints())
         return found if isinstance(found, tuple) else (found, None)
+
+    def lora_hints(self) -> dict[str, Any]:
+        """What the pipeline needs to know of its network to read other programs' names."""
+        return {}
 
     def parts(self) -> list[nn.Module]:
         return [part for part in self.pipe.components.values() if isinstance(part, nn.Module)]

@@ -60,6 +60,9 @@ class SDXLBackbone(PipelineBackbone):
         sample = x.to(self.dtype, memory_format=torch.channels_last)
         return self._network(sample, step, embeds, added_cond_kwargs=added, return_dict=False)[0]
 
+    def lora_hints(self) -> dict[str, Any]:
+        return {"unet_config": self.pipe.unet.config}  # kohya counts blocks as the original program does
+
     def standing(self, latents: Tensor, sigma: Tensor) -> tuple[Tensor, float]:
         # Euler works on x / alpha = x0 + sigma·eps
         return latents / float((sigma**2 + 1).sqrt()), float(self.schedule.time_at(torch.log(sigma)))
