@@ -97,6 +97,10 @@ class PipelineBackbone:
         found = self.pipe.lora_state_dict(dict(state), **self.lora_hints())
         return found if isinstance(found, tuple) else (found, None)
 
+    @classmethod
+    def refuses(cls, index: Config) -> str:
+        return ""
+
     def lora_hints(self) -> dict[str, Any]:
         """What the pipeline needs to know of its network to read other programs' names."""
         return {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from PIL import Image
@@ -89,6 +89,10 @@ class Backbone(Protocol):
 
     def lora_weights(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float] | None]:
         """A LoRA file's weights by diffusers' names, and its scales by layer where the file has them."""
+        ...
+
+    def refuses(self, index: dict[str, Any]) -> str:
+        """Why a pipeline's index says that it is of a kind that cannot be run, in words; "" where it does not."""
         ...
 
     def parts(self) -> list[nn.Module]:

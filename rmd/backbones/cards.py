@@ -10,6 +10,8 @@ from rmd.method.plan import MAX_STEPS, Mapping, Reinjection, Upsampler
 from rmd.request import GUIDANCE, MAX_FRAMES, MAX_SIDE, TEACHER_STEPS
 
 SHIFT = (0.1, 20.0)
+CONVERT = "convert it with diffusers' from_single_file and save_pretrained, and give the folder"
+"""What to do with a checkpoint in one file."""
 MAX_DETAIL = 1000.0  # mean square; latents have a variance of about 1
 
 
@@ -110,6 +112,8 @@ class StudentSpec:
     upsampler: Upsampler = "bilinear"
     lora_scale: float = 1.0
     """What a LoRA's products are multiplied with, on top of its own alpha."""
+    left_out: str = ""
+    """What of its file is not used here, in words."""
     told_full: bool = False
     """Whether low-resolution steps tell the network the full size, as in its training. SDXL only."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rmd.backbones import hub, machine
-from rmd.backbones.cards import BackboneSpec, StudentSpec
+from rmd.backbones.cards import CONVERT, BackboneSpec, StudentSpec
 from rmd.backbones.folders import BACKBONE_CARD, STUDENT_CARD, adapter_of, missing_file, read_json, spec_from
 from rmd.backbones.naming import named, publish
 from rmd.checks import RequestError
@@ -222,6 +222,8 @@ def find(name: str) -> Entry:
         if entry.id == name:
             return with_folder(entry)
     folder = Path(name).expanduser()
+    if folder.is_file():
+        raise RequestError(f"backbone {name!r} is a single file; {CONVERT}.")
     if not folder.is_dir():
         ids = ", ".join(entry.id for entry in ENTRIES)
         raise RequestError(f"backbone {name!r} is neither one of {ids} nor a folder on this machine.")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rmd.backbones.base import Backbone
-from rmd.backbones.cards import BackboneSpec, StudentSpec
+from rmd.backbones.cards import CONVERT, BackboneSpec, StudentSpec
 from rmd.backbones.folders import STUDENT_CARD, check_complete, first_line, read_json, read_student
 from rmd.backbones.naming import named
 from rmd.backbones.placement import place_alone
 from rmd.checks import RequestError
 
+INDEX = "model_index.json"
 IGNORED = {"_diffusers_version", "_name_or_path"}  # what may differ between a student's and its base's configuration
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MERGE = "merge it into a full network first"
 PEFT_PREFIX = "base_model.model."
 
 
@@ -109,6 +112,8 @@ def open_student(path: Path, backbone: Backbone, card: StudentSpec | None = None
 
     Raises RequestError when there is no student at the path, its weights are damaged or do not fit the backbone.
     """
+    if (path / INDEX).is_file() and (reason := backbone.refuses(read_json(path / INDEX))):
+        raise RequestError(f"The student in {named(path)} cannot be used: {reason}.")
     spec = card or student_card(path, backbone.spec)
     base: Any = backbone.network
     kind = "network" if (path / STUDENT_CARD).is_file() else kind_of(path)
@@ -119,6 +124,7 @@ def open_student(path: Path, backbone: Backbone, card: StudentSpec | None = None
             network = peft_network(path, base, spec.lora_scale)
         else:
             file = path if path.is_file() else next(path.glob("*.safetensors"))
+            spec = replace(spec, left_out=left_out(file))
             network = network_from_file(load_file(file), backbone, header_of(file), spec.lora_scale)
     except RequestError:
         raise
@@ -185,6 +191,7 @@ def network_from_file(
 ) -> nn.Module:
     """A full network or the base with a LoRA merged in `scale` times, by the names in one file."""
     base: Any = backbone.network
+    refuse_unread(state)
     if any("lora" in name for name in state):
         return lora_network(state, backbone, header, scale)
     wanted = base.state_dict()
@@ -211,7 +218,6 @@ def lora_network(state: dict[str, Tensor], backbone: Backbone, header: dict[str,
 
     header: the file's, where diffusers keeps rank and alpha ("lora_adapter_metadata").
     """
-    refuse_unread(state)
     network: Any = copy.deepcopy(backbone.network)
     if any(name.startswith(PEFT_PREFIX) for name in state):
         state = {f"{backbone.component}.{name.removeprefix(PEFT_PREFIX)}": value for name, value in state.items()}
@@ -224,6 +230,7 @@ def lora_network(state: dict[str, Tensor], backbone: Backbone, header: dict[str,
     named = {name: value for name, value in named.items() if name.startswith(prefix)}
     if not named:
         raise ValueError(f"it is a LoRA for something else: {others[0] if others else 'nothing'} in it")
+    check_shapes(named, backbone)
     settings = None if alphas else adapter_settings(header, backbone.component)
     network.load_lora_adapter(
         named, network_alphas=alphas, prefix=backbone.component, adapter_name="student", metadata=settings
@@ -238,12 +245,39 @@ def lora_network(state: dict[str, Tensor], backbone: Backbone, header: dict[str,
 
 
 def refuse_unread(state: dict[str, Tensor]) -> None:
-    """Raise ValueError for weights beside the low-rank products that the converters drop without a word."""
+    """Raise ValueError for weights that are not read here, and that the converters would drop without a word."""
     for name, value in state.items():
+        if name.startswith("model.diffusion_model."):
+            raise ValueError(f"it is a checkpoint in the original layout; {CONVERT}")
+        if ".hada_" in name or ".lokr_" in name:
+            raise ValueError(f"it is a LoHa or LoKr of LyCORIS ({name}), which is not read here; {MERGE}")
         if name.endswith("dora_scale"):
-            raise ValueError(f"it is a DoRA ({name}), which is not read here; merge it into a full network first")
+            raise ValueError(f"it is a DoRA ({name}), which is not read here; {MERGE}")
         if name.endswith((".diff", ".diff_m")) and bool(value.any()):
-            raise ValueError(f"it changes weights without a low-rank product ({name}); merge it into a full network")
+            raise ValueError(f"it changes weights without a low-rank product ({name}); {MERGE}")
+
+
+def check_shapes(named: dict[str, Tensor], backbone: Backbone) -> None:
+    """Raise ValueError for the first of a LoRA's layers that is not as large as the network's."""
+    modules = dict(backbone.network.named_modules())
+    for name, value in named.items():
+        layer, _, kind = name.removeprefix(f"{backbone.component}.").partition(".lora")
+        weight = getattr(modules.get(layer), "weight", None)
+        if not isinstance(weight, Tensor) or value.ndim < 2:
+            continue
+        down = kind.lower().startswith(("_a", "_down", ".down"))
+        found, meant = (value.shape[1], weight.shape[1]) if down else (value.shape[0], weight.shape[0])
+        if found != meant:
+            side = "inputs" if down else "outputs"
+            raise ValueError(f"{layer} has {found} {side} in it, where {backbone.spec.name} has {meant}")
+
+
+def left_out(file: Path) -> str:
+    """What of a LoRA's file is for text encoders and not used here, in words; "" for nothing."""
+    with safe_open(file, framework="pt") as opened:
+        names = [name for name in opened.keys() if name.startswith(("lora_te", "text_encoder"))]  # noqa: SIM118
+    layers = {name.split(".lora", 1)[0].removesuffix(".alpha") for name in names}
+    return f"{len(layers)} text-encoder layers left out" if layers else ""
 
 
 def adapter_settings(header: dict[str, str], component: str) -> dict[str, Any] | None:

@@ -30,9 +30,14 @@ class WanBackbone(FlowBackbone):
 
     def __init__(self, *arguments: Any, **named: Any):
         super().__init__(*arguments, **named)
-        if self.pipe.transformer_2 is not None or self.pipe.config.expand_timesteps:
-            raise ValueError("it is one of Wan2.2's kinds, of which none is supported")
+        if reason := self.refuses(self.pipe.config):
+            raise ValueError(reason)
         self.length = min(LENGTH, self.pipe.tokenizer.model_max_length)
+
+    @classmethod
+    def refuses(cls, index: Config) -> str:
+        two = index.get("transformer_2", [None])[0] is not None
+        return "it is one of Wan2.2's kinds, of which none is supported" if two or index.get("expand_timesteps") else ""
 
     @classmethod
     def grid_of(cls, vae: Config, network: Config) -> Grid:

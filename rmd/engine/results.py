@@ -234,4 +234,5 @@ def label_of(card: StudentSpec | None) -> str:
     """Whose picture the few-step one is, in words."""
     if card is None:
         return "not distilled: the teacher's own weights in the cascade"
-    return card.name if card.distilled else f"{card.name}: training-free cascade, not distilled by us"
+    words = card.name if card.distilled else f"{card.name}: training-free cascade, not distilled by us"
+    return f"{words}; {card.left_out}" if card.left_out else words
