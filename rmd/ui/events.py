@@ -44,7 +44,8 @@ def run_and_stop(
     event, or undefined where it has none; `status` then becomes `stopped`.
     """
     both = list(buttons)
-    gr.on(starts, None, None, both, js=pressable(True, True), **AT_ONCE)
+    flag = f"window.rmd_stopped_{str(buttons[1].elem_id).replace('-', '_')}"  # only what was stopped is settled
+    gr.on(starts, None, None, both, js=pressable(True, True, f"{flag} = false"), **AT_ONCE)
     running = gr.on(
         starts,
         in_words(run),
@@ -56,18 +57,19 @@ def run_and_stop(
         api_visibility="private",
         **ACCELERATOR,
     )
-    buttons[1].click(None, None, both, js=pressable(False, False), **AT_ONCE)
+    buttons[1].click(None, None, both, js=pressable(False, False, f"{flag} = true"), **AT_ONCE)
+    words = json.dumps(stopped)
     for ended in (running.then, running.failure):
         ended(None, None, both, js=pressable(True, False), **AT_ONCE)
-        settle = f"(shown) => {{ const s = ({unfinished})(shown); return [s, s && {json.dumps(stopped)}]; }}"
+        settle = f"(shown) => {{ const s = {flag} ? ({unfinished})(shown) : undefined; return [s, s && {words}]; }}"
         ended(None, [shown], [shown, status], js=settle, **AT_ONCE)
     return running
 
 
-def pressable(start: bool, stop: bool) -> str:
-    """JavaScript that says which of the two buttons can be pressed."""
+def pressable(start: bool, stop: bool, first: str = "0") -> str:
+    """JavaScript that says which of the two buttons can be pressed, after doing something first."""
     updates = ", ".join(f"{{ __type__: 'update', interactive: {str(on).lower()} }}" for on in (start, stop))
-    return f"() => [{updates}]"
+    return f"() => {{ {first}; return [{updates}]; }}"
 
 
 def visitor_of(request: gr.Request) -> str:

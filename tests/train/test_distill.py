@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file
 
 from rmd.backbones.base import Backbone
 from rmd.backbones.loading import open_backbone, open_student
@@ -16,6 +19,8 @@ from rmd.train.loop import Replicas
 from rmd.worlds import emoji
 
 SCHEDULE = scaled_linear()
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -139,5 +144,12 @@ def test_an_interrupted_stage_goes_on_as_if_nothing_had_happened(
     distill.train(tiny_sdxl, tmp_path / "latents.pt", tmp_path / "parts", emoji, steps=6)
 
     assert torch.allclose(weights("whole"), weights("parts"), atol=1e-6)
-    assert (tmp_path / "parts" / "student" / "unet" / "diffusion_pytorch_model.safetensors").is_file()
-    assert (tmp_path / "parts" / "sheet-00006.png").is_file()
+    exported = [load_file(tmp_path / name / "student" / "unet" / WEIGHTS) for name in ("whole", "parts")]
+    assert (
+        exported[0].keys()
+        == exported[1].keys()
+        == UNet2DConditionModel.from_pretrained(tiny_sdxl / "unet").state_dict().keys()
+    )
+    assert all(torch.allclose(one, exported[1][name], atol=1e-3) for name, one in exported[0].items())
+    with Image.open(tmp_path / "parts" / "sheet-00006.png") as sheet:
+        assert len(sheet.convert("RGB").getcolors(2**20) or []) > 50, "pictures, not one colour"

@@ -25,14 +25,16 @@ def test_a_folder_is_replaced_whole_and_forgets_where_its_parts_came_from(tmp_pa
 def test_a_failed_publication_keeps_the_old_folder(tmp_path: Path) -> None:
     target = tmp_path / "model"
     target.mkdir()
-    (target / "card.json").write_text("{}")
+    (target / "card.json").write_text('{"steps": 7}')
 
     def fill(folder: Path) -> None:
+        (folder / "card.json").write_text('{"ste')
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
         replace_folder(target, fill)
-    assert (target / "card.json").exists()
+    assert json.loads((target / "card.json").read_text()) == {"steps": 7}
+    assert [one.name for one in tmp_path.iterdir()] == ["model"], "nothing half-written stays"
 
 
 @pytest.mark.parametrize("measured", [{"detail": 0.04}, {}], ids=["with detail", "older figures"])

@@ -51,9 +51,10 @@ STOP_IN_THE_MIDDLE = """() => {
 """Presses Stop at the teacher's first steps: the tiny model would be ready before a hand gets there."""
 
 
-def test_stop_ends_a_run_and_the_next_one_works(page: Page) -> None:
+def test_stop_ends_a_run_and_the_next_one_works(page: Page, app_url: str) -> None:
+    page.goto(app_url + "/?backbone=tiny&size=128x128&low=64x64&teacher_steps=100")  # long enough to be stopped
     page.get_by_role("button", name="Advanced").click()
-    fill_number(page, "Teacher steps", 100)
+    expect(page.get_by_label("number input for Teacher steps", exact=True)).to_have_value("100")
     page.evaluate(STOP_IN_THE_MIDDLE)
     press_generate(page)
     expect(page.locator("#status")).to_contain_text("Stopped")
