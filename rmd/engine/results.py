@@ -19,7 +19,7 @@ from rmd.request import GenerateRequest, completed, make_request
 BUSY = "Measured while the machine was busy: these times are not to be trusted."
 ROLES = ("student", "teacher")
 APART = 1.3
-"""The median run over the fastest, from which on the times are doubtful: an idle machine stays within 1.15."""
+"""The median run over the fastest, from which on the times are doubtful."""
 
 
 @dataclass(frozen=True)
