@@ -89,6 +89,7 @@ class PipelineBackbone:
     def with_network(self, network: nn.Module, shift: float | None = None, told_full: bool = False) -> Any:
         other = copy.copy(self)
         other._network, other.told_full = network, told_full
+        other.dtype = next(network.parameters()).dtype
         if shift is not None:
             other.schedule = self.schedule_of(self.pipe.scheduler.config, shift)
         return other

@@ -70,11 +70,13 @@ Generators = torch.Generator | Sequence[torch.Generator]
 
 
 def white(like: Tensor, generator: Generators) -> Tensor:
-    """White noise of a tensor's shape (B, …), device and dtype, drawn on the CPU in fp32."""
+    """White noise of a tensor's shape (B, …), device and dtype, drawn in fp32 where the generator is."""
     if isinstance(generator, torch.Generator):
-        drawn = torch.randn(like.shape, generator=generator, dtype=torch.float32)
+        drawn = torch.randn(like.shape, generator=generator, device=generator.device, dtype=torch.float32)
     else:
-        drawn = torch.cat([torch.randn((1, *like.shape[1:]), generator=g, dtype=torch.float32) for g in generator])
+        drawn = torch.cat(
+            [torch.randn((1, *like.shape[1:]), generator=g, device=g.device, dtype=torch.float32) for g in generator]
+        )
     return drawn.to(like.device, like.dtype)
 
 

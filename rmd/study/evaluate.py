@@ -19,22 +19,20 @@ ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 def add_evaluate(commands: Any) -> None:
     """Register the command."""
-    p = commands.add_parser(
-        "evaluate", help="measure teacher and student on the fixed prompts; needs the training pictures"
-    )
+    p = commands.add_parser("evaluate", help="measure teacher and student on the fixed prompts")
     p.add_argument("--backbone", default=catalog.DEFAULT)
     p.add_argument("--student", help="folder of student weights instead of the backbone's own")
     p.add_argument("--plans", default="all", help='"all" or a list of steps/switch such as 4/2,2/1')
     p.add_argument("--prompts", type=Path, help="one prompt a line instead of the fixed ones in assets/")
-    p.add_argument("--data", type=Path, default=Path("data"), help="where `train data` put the pictures")
+    p.add_argument("--data", type=Path, default=Path("data"), help="where the video stages put the animations")
     p.add_argument("--out", type=Path, default=Path("outputs/evaluate"), help="folder for quality.json and the sheets")
     p.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    from rmd.study.quality import PictureJudge, evaluate
+    from rmd.study.quality import evaluate
     from rmd.worlds import clips_judge as motion
-    from rmd.worlds import emoji_judge as templates
+    from rmd.worlds import emoji_judge as pictures
 
     plans = parse_plans(args.plans)
     outline = read_outline(catalog.find(args.backbone), args.student)
@@ -53,12 +51,11 @@ def run(args: argparse.Namespace) -> None:
             "on_real": motion.on_real(judge),
         }
     else:
-        references = templates.Templates(args.data)
-        judge = PictureJudge(references)
+        judge = pictures.Judge()
         metric = {
-            "object": "nearest of the known objects at 32×32 px",
+            "object, background, words": "read off the picture by the world's own network (rmd/worlds/emoji_judge.py)",
             "detail_error": "root mean square difference to the right object at 128×128 px, best aligned",
-            "on_real": templates.on_real(references, args.data),
+            "on_real": pictures.on_real(judge),
         }
     session = Session(previews=False)
     result = {**evaluate(session, outline, args.student, prompts, plans, judge, args.out), "metric": metric}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,6 @@ from rmd.engine.session import Session
 from rmd.method.transition import lost_detail
 from rmd.request import NO_STUDENT, GenerateRequest
 from rmd.train.sheets import save_sheet
-from rmd.worlds.emoji_judge import Templates, parse_prompt
 
 SEED = 1234
 COLUMNS = 8
@@ -29,40 +28,6 @@ class Judge(Protocol):
     """What knows how a prompt of the bundled models should look: figures for (B, 3, *S) in [−1, 1], one per prompt."""
 
     def score(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, float]: ...
-
-
-@dataclass(frozen=True)
-class Score:
-    """Shares of pictures in [0, 1]: right object first, among the first five, right background; mean detail error."""
-
-    object_top1: float
-    object_top5: float
-    background: float
-    detail_error: float
-
-    def as_dict(self) -> dict[str, float]:
-        return {k: round(v, 4) for k, v in vars(self).items()}
-
-
-def score(pictures: Tensor, prompts: Sequence[str], templates: Templates) -> Score:
-    """pictures: (B, 3, H, W) in [−1, 1], one per prompt."""
-    totals = torch.zeros(4)
-    for picture, prompt in zip((pictures + 1) / 2, prompts, strict=True):
-        name, colour = parse_prompt(prompt)
-        ranks = templates.object_ranks(picture, colour)
-        hits = [ranks[0] == name, name in ranks[:5], templates.colour(picture) == colour]
-        totals += torch.tensor([*map(float, hits), templates.detail_error(picture, name, colour)])
-    return Score(*(totals / len(prompts)).tolist())
-
-
-@dataclass(frozen=True)
-class PictureJudge:
-    """Scores pictures by the templates."""
-
-    templates: Templates
-
-    def score(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, float]:
-        return score(pixels, prompts, self.templates).as_dict()
 
 
 def run(session: Session, request: GenerateRequest) -> Done:

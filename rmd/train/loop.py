@@ -16,7 +16,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from rmd.backbones.machine import default_dtype
+from rmd.backbones.machine import default_dtype, describe
+
+CPU = torch.device("cpu")
 
 
 def cosine(step: int, steps: int, warmup: int = 100, floor: float = 0.02) -> float:
@@ -27,13 +29,45 @@ def cosine(step: int, steps: int, warmup: int = 100, floor: float = 0.02) -> flo
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def mixed(cache: bool = True) -> torch.autocast:
-    """Networks compute in bf16 where this processor has instructions for it, else in fp32.
+def mixed(device: torch.device = CPU, cache: bool = True) -> torch.autocast:
+    """Networks compute in bf16 where this device has instructions for it, else in fp32.
 
     cache: keep the cast weights for the block; not where the same weight is first used without gradient.
     """
-    dtype = default_dtype(torch.device("cpu"))
-    return torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16, cache_enabled=cache)
+    dtype = default_dtype(device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16, cache_enabled=cache)
+
+
+class Trained:
+    """A network as it is optimised and as it computes.
+
+    `master` keeps fp32 weights, which small updates can still change; `network` is a copy in the dtype that this
+    hardware is fast in, or the master itself where that is fp32.
+    """
+
+    def __init__(self, master: nn.Module, device: torch.device):
+        dtype = default_dtype(device)
+        dtype = torch.bfloat16 if dtype == torch.float16 else dtype  # fp16 gradients vanish without a scale
+        self.master: Any = master
+        self.network: Any = master if dtype == torch.float32 else copy.deepcopy(master).to(dtype)
+
+    def step(self, optimizer: torch.optim.Optimizer, more: Iterable[nn.Parameter] = (), norm: float = 1.0) -> None:
+        """After backward: clip the gradients, with those of `more` parameters that train along, update, forget them."""
+        mine, theirs = list(self.master.parameters()), list(self.network.parameters())
+        if self.network is not self.master:
+            for here, there in zip(mine, theirs, strict=True):
+                here.grad = None if there.grad is None else there.grad.float()
+                there.grad = None
+        nn.utils.clip_grad_norm_([*mine, *more], norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self.spread()
+
+    @torch.no_grad()
+    def spread(self) -> None:
+        """The masters' weights into the computing copy."""
+        if self.network is not self.master:
+            torch._foreach_copy_(list(self.network.parameters()), list(self.master.parameters()))
 
 
 class Average:
@@ -51,9 +85,9 @@ class Average:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, module in self.modules.items():
-            for key, value in module.state_dict().items():
-                if value.is_floating_point():
-                    self.values[name][key].lerp_(value.float(), 1 - decay)
+            state = {k: v for k, v in module.state_dict().items() if v.is_floating_point()}
+            kept = [self.values[name][k] for k in state]
+            torch._foreach_lerp_(kept, [v.float() for v in state.values()], 1 - decay)
 
     def swap(self) -> None:
         """Exchange the modules' weights with the averages; call twice to get back."""
@@ -66,7 +100,10 @@ class Average:
         return {"values": self.values, "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.values, self.updates = state["values"], state["updates"]
+        for name, values in state["values"].items():
+            for key, value in values.items():
+                self.values[name][key].copy_(value)
+        self.updates = state["updates"]
 
 
 class Run:
@@ -74,10 +111,20 @@ class Run:
 
     parts: name → anything with state_dict/load_state_dict. The state is written to a temporary file and
     renamed, so an interruption at any moment leaves the last complete one.
+    minutes: end when so much time has passed even if steps are left; `progress` then follows the clock, so that curves
+    over it come out whole on any hardware.
     """
 
-    def __init__(self, folder: Path, parts: dict[str, Any], save_every_seconds: float = 120):
+    def __init__(
+        self,
+        folder: Path,
+        parts: dict[str, Any],
+        minutes: float | None = None,
+        device: torch.device = CPU,
+        save_every_seconds: float = 120,
+    ):
         self.folder, self.parts, self.save_every = folder, parts, save_every_seconds
+        self.minutes, self.hardware = minutes, describe(device.type)
         folder.mkdir(parents=True, exist_ok=True)
         self.step, self.seconds, self.samples = 0, 0.0, 0
         self._last_save = time.monotonic()
@@ -90,7 +137,8 @@ class Run:
     def steps(self, total: int, label: str) -> Iterator[int]:
         """Yield the step numbers still to do; saves on the way and at the end."""
         bar = tqdm(total=total, initial=self.step, desc=label, mininterval=5)
-        while self.step < total:
+        self.total = total
+        while self.progress < 1:
             start = time.monotonic()
             yield self.step
             self.step += 1
@@ -101,6 +149,17 @@ class Run:
         bar.close()
         self.save()
 
+    @property
+    def progress(self) -> float:
+        """How much of the run is done, 0 … 1."""
+        clock = 0.0 if self.minutes is None else self.seconds / 60 / self.minutes
+        return min(1.0, max(clock, self.step / self.total))
+
+    @property
+    def last(self) -> bool:
+        """Whether this step ends the run as far as its number tells."""
+        return self.step + 1 == self.total
+
     def save(self) -> None:
         partial = self.folder / "state.partial"
         torch.save(
@@ -109,6 +168,7 @@ class Run:
                 "step": self.step,
                 "seconds": self.seconds,
                 "samples": self.samples,
+                "hardware": self.hardware,
             },
             partial,
         )
@@ -116,8 +176,8 @@ class Run:
         self._last_save = time.monotonic()
 
     def log(self, **values: float) -> None:
-        row = {"step": self.step, "minutes": round(self.seconds / 60, 2), "samples": self.samples}
-        row |= {k: round(v, 5) for k, v in values.items()}
+        row: dict[str, Any] = {"step": self.step, "minutes": round(self.seconds / 60, 2), "samples": self.samples}
+        row |= {k: round(v, 5) for k, v in values.items()} | {"hardware": self.hardware}
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
         tqdm.write(" ".join(f"{k}={v}" for k, v in row.items()))

@@ -46,9 +46,9 @@ def denoising_loss(x0_estimate: Tensor, x0: Tensor, snr: Tensor, limit: float = 
     return (weight * per_sample((x0_estimate - x0).square())).mean()
 
 
-def agreement(a: Tensor, b: Tensor) -> float:
+def agreement(a: Tensor, b: Tensor) -> Tensor:
     """Mean absolute difference, for logs."""
-    return float((a - b).abs().mean())
+    return (a - b).abs().mean().detach()
 
 
 def guidance_loss(x0: Tensor, teacher_x0: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +14,11 @@ from torch import Tensor
 
 from rmd.backbones.cards import BackboneSpec
 from rmd.backbones.folders import BACKBONE_CARD, STUDENT_CARD
-from rmd.worlds import emoji
+from rmd.train.bundled.image_teacher import latents_of
+from rmd.worlds import emoji, views
 
 LICENCE = "apache-2.0 (weights), trained on MIT-licensed pictures"
-HIGH, LOW, GUIDANCE = (256, 256), (128, 128), 2.0
+HIGH, LOW, GUIDANCE = (256, 256), (128, 128), 2.5
 PLAN = (4, 2)  # steps and switch of the default plan
 HISTORY = "training.json"
 
@@ -43,10 +43,9 @@ def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
 @torch.no_grad()
 def fit_rgb(vae: AutoencoderTiny, latents: Tensor) -> list[list[float]]:
     """Least squares from a latent cell to the mean colour of its 8×8 pixels: (3, C + 1), the last column a constant."""
-    pick = latents[torch.randperm(len(latents), generator=torch.Generator().manual_seed(0))[:200]].float()
-    pixels = (vae.decoder(pick / vae.config["scaling_factor"]).clamp(-1, 1) + 1) / 2
+    pixels = (vae.decoder(latents / vae.config["scaling_factor"]).clamp(-1, 1) + 1) / 2
     colour = torch.nn.functional.avg_pool2d(pixels, 8).permute(0, 2, 3, 1).reshape(-1, 3)
-    cells = pick.permute(0, 2, 3, 1).reshape(len(colour), -1)
+    cells = latents.permute(0, 2, 3, 1).reshape(len(colour), -1)
     cells = torch.cat([cells, torch.ones(len(cells), 1)], dim=1)
     factors = torch.linalg.lstsq(cells, colour).solution.T
     return [[round(v, 4) for v in row] for row in factors.tolist()]
@@ -56,7 +55,7 @@ def facts_of(stage: str, run: Path, **more: Any) -> dict[str, Any]:
     """One row of a model's training history, from the last line of a stage's log."""
     last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
     facts = {"stage": stage, "steps": last["step"] + 1, "samples": last["samples"], "minutes": last["minutes"]}
-    return {**facts, "hardware": f"{torch.get_num_threads()} threads, {platform.machine()}, no GPU", **more}
+    return {**facts, "hardware": last["hardware"], **more}
 
 
 def history(target: Path, rows: list[dict[str, Any]], continued: bool) -> list[dict[str, Any]]:
@@ -75,8 +74,9 @@ def as_table(rows: list[dict[str, Any]]) -> str:
 def teacher(runs: Path, target: Path, continued: bool) -> None:
     """checkpoints/…: the pipeline, backbone.json, the training's history and README.md."""
     source = runs / "teacher" / "pipeline"
-    latents = torch.load(runs / "teacher" / "latents.pt", weights_only=True)
     vae = AutoencoderTiny.from_pretrained(source / "vae", dtype=torch.float32)
+    shown = views.draw(64, torch.Generator().manual_seed(0))
+    latents = latents_of(vae, emoji.load_sprites(), shown)[0]
     card = {
         "name": "Emoji SDXL (bundled)",
         "high": HIGH,
@@ -88,15 +88,15 @@ def teacher(runs: Path, target: Path, continued: bool) -> None:
         "licence": LICENCE,
         "known_words": [c.name for c in emoji.concepts()],
         "colours": list(emoji.COLOURS),
-        "caption_words": list(emoji.CAPTION_WORDS),
-        "rgb_factors": fit_rgb(vae, latents["high"]),
+        "caption_words": list(views.CAPTION_WORDS),
+        "rgb_factors": fit_rgb(vae, latents),
     }
     BackboneSpec(id="check", **{k: v for k, v in card.items() if k != "rgb_factors"})  # the reader's own shape
     rows = [facts_of("teacher", runs / "teacher")]
     if not continued:
         rows = [
             facts_of("autoencoder", runs / "autoencoder"),
-            facts_of("text encoder's layout lesson", runs / "teacher" / "layout"),
+            facts_of("text encoder's lesson", runs / "text"),
             *rows,
         ]
     rows = history(target, rows, continued)
@@ -176,18 +176,22 @@ pipeline_tag: text-to-image
 ---
 # Emoji SDXL, the bundled image backbone
 
-A `StableDiffusionXLPipeline` at small size, trained from scratch by this repository: 256 px pictures of 3D emoji on
-coloured backgrounds. It is the many-step teacher of the demo and the base of the student beside it.
+A `StableDiffusionXLPipeline` at small size, trained from scratch by this repository: 256 px pictures of emoji, solid or
+flat, anywhere on coloured backgrounds. It is the many-step teacher of the demo and the base of the student beside it.
 
-- **Parts**: UNet 20.8 M parameters (v-prediction, SDXL's noise table), CLIP text encoder 3.2 M, AutoencoderTiny
+- **Parts**: UNet 21.3 M parameters (v-prediction, SDXL's noise table), CLIP text encoder 3.2 M, AutoencoderTiny
   1.07 M (f8, 4 channels); fp16 safetensors.
-- **Data**: Microsoft Fluent Emoji 3D (MIT, npm `@lobehub/fluent-emoji-3d` 1.1.0) composed on plain or softly graded
-  backgrounds; tokenizer from `emojibase-data` 17.0.0 labels and tags (MIT). See NOTICE.
-- **Recipe**: the text encoder first learns to predict the mean low-resolution latent of a caption, region by region
-  (`rmd/train/layout.py`); then text encoder and UNet train together, 128 px first, mostly 256 px later.
-- **Commands**: `python -m rmd train data`, `autoencoder`, `teacher`, `publish-teacher`.
+- **Data**: Microsoft Fluent Emoji (MIT), the 3D pictures of npm `@lobehub/fluent-emoji-3d` 1.1.0 and the drawings of
+  npm `@lobehub/fluent-emoji-flat` 1.1.0, put on plain or softly graded backgrounds in any size from half the canvas on,
+  at any place, upright or tilted by up to 20 degrees, one in two mirrored (`rmd/worlds/views.py`); tokenizer from
+  `emojibase-data` 17.0.0 labels and tags (MIT). See NOTICE.
+- **Captions** name the object, mostly the background, and sometimes size, place, tilt, side and style; what they leave
+  open, the seed decides.
+- **Recipe**: the text encoder first learns what the words look like (`rmd/train/bundled/image_lesson.py`); then text
+  encoder and UNet train together, one batch in four at 128 px. No picture is seen twice.
+- **Commands**: `python -m rmd train data`, `autoencoder`, `text`, `teacher`, `publish-teacher`.
 - **Defaults**: 50 Euler steps, classifier-free guidance {guidance}.
-- **Limits**: it knows the objects and colours below and nothing else; one object per picture.
+- **Limits**: it knows the words below and nothing else; one object per picture.
 
 ## Training
 
@@ -201,6 +205,8 @@ coloured backgrounds. It is the many-step teacher of the demo and the base of th
 
 {words}
 - background colours: white, gray, black, light blue, blue, green, yellow, orange, pink, purple
+- size: small, big; place: on the left, on the right, at the top, at the bottom, in the middle; tilt: tilted left,
+  tilted right; side: mirrored; style: 3d, flat
 """
 
 STUDENT_CARD_TEXT = """---
@@ -214,7 +220,8 @@ A few-step, guidance-free student that starts at 128 px and ends at 256 px, dist
 the resolution trajectory (RMD, arXiv 2603.06136). One set of weights for any plan: 1 to 8 steps, any switch point.
 
 - **Recipe**: plain guidance distillation as a warm-up, then distribution matching on random plans (1 to 8 steps, any
-  switch, any eta, mostly `band` re-injection); the teacher's guidance was {train[guidance]}.
+  switch, any eta, mostly `band` re-injection), five updates of the fake score for each of the student, samples noised
+  again through the step's end with the predicted noise; the teacher's guidance was {train[guidance]}.
 - **Commands**: `python -m rmd train distill`, then `publish-student`.
 - **Default plan**: 2 low-resolution + 2 high-resolution steps, eta {train[eta]}, `{train[reinjection]}`.
 - **Data and licence**: as its base model; see NOTICE.

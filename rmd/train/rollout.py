@@ -1,11 +1,9 @@
-"""The student's own samples for distillation: random plans through the very sampler that inference uses.
-
-Chosen steps keep their gradient; their clean estimates come with the interval of times to re-noise them at.
-"""
+"""Running the student as inference does, keeping chosen steps' gradients, and noising what they gave (method.md, 4)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,20 +12,25 @@ from rmd.backbones.base import Backbone
 from rmd.method.cascade import CascadeSampler
 from rmd.method.denoiser import Conditioning, Denoised, Denoiser
 from rmd.method.plan import CascadePlan, two_stage
-from rmd.method.schedule import Time
-from rmd.method.transition import upsample
+from rmd.method.schedule import NoiseSchedule, Time
+from rmd.method.transition import blend, reinject, upsample, white
 
-GRADIENT_STEPS = 2  # steps of one rollout that are trained
 TOP = 0.98  # largest re-noising time
-OFFSET = 0.3  # lower end of re-noising above the step's own end, as a share of the interval
+OFFSET = 0.25, 0.10  # lower end of re-noising above the step's own end, as a share of the interval: low and high steps
 STEP_WEIGHTS = (1, 3, 3, 6, 2, 3, 1, 1)  # how often K = 1 … 8 is drawn
+Renoising = Literal["predicted", "fresh"]
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A trained step's clean estimate at full size, with the re-noising interval (full-size times)."""
+    """A step's estimates at full size: x0 with gradient where it is trained, the noise it hands on, without.
+
+    end: the full-size time at which the step ends; low, high: between which its sample is noised again.
+    """
 
     x0: Tensor
+    eps: Tensor
+    end: float
     low: float
     high: float
 
@@ -46,6 +49,11 @@ def random_plan(backbone: Backbone, generator: torch.Generator) -> CascadePlan:
     return two_stage(backbone.schedule, steps, switch, low, high, eta=eta, reinjection=kind)
 
 
+def random_steps(plan: CascadePlan, count: int, generator: torch.Generator) -> set[int]:
+    """Which `count` steps of a plan to keep (all of a shorter one)."""
+    return set(torch.randperm(plan.steps, generator=generator)[:count].tolist())
+
+
 def interval(plan: CascadePlan, index: int) -> tuple[float, float]:
     """Full-size times between which step `index`'s sample is re-noised: never below the step's own end.
 
@@ -55,37 +63,64 @@ def interval(plan: CascadePlan, index: int) -> tuple[float, float]:
     end = 1 - (index + 1) / steps
     top = TOP if index < switch or switch == 0 else min(TOP, 1 - switch / steps)
     top = max(top, end + 0.05)
-    return end + OFFSET * (top - end), top
+    return end + OFFSET[index >= switch] * (top - end), top
 
 
 def rollout(
-    student: Backbone, prompt: Conditioning, plan: CascadePlan, count: int, generator: torch.Generator
+    student: Backbone, prompt: Conditioning, plan: CascadePlan, chosen: set[int], noise: Tensor, g: torch.Generator
 ) -> list[Kept]:
-    """Run the plan up to the last of GRADIENT_STEPS random steps and keep those steps' estimates with gradient."""
-    chosen = set(torch.randperm(plan.steps, generator=generator)[:GRADIENT_STEPS].tolist())
-    denoiser = Denoiser(student, prompt)
+    """Run the plan from white noise (B, C, *S) of full size up to the last chosen step and keep the chosen ones.
+
+    Their gradient is kept where the caller's grad mode says so.
+    """
+    denoiser, trained = Denoiser(student, prompt), torch.is_grad_enabled()
     index, kept = 0, []
 
     def step(x: Tensor, t: Time) -> Denoised:
         nonlocal index
-        with torch.set_grad_enabled(index in chosen):
+        with torch.set_grad_enabled(trained and index in chosen):
             estimate = denoiser(x, t)
             if index in chosen:
-                kept.append(Kept(upsample(estimate.x0, plan.size), *interval(plan, index)))
+                end = 1 - (index + 1) / plan.steps
+                eps = handed_on(estimate.eps.detach(), index, plan, white(noise, g))
+                kept.append(Kept(upsample(estimate.x0, plan.size), eps, end, *interval(plan, index)))
         index += 1
         return Denoised(estimate.x0.detach(), estimate.eps.detach())
 
-    sampler = CascadeSampler(student.schedule, plan)
-    noise = torch.randn((count, student.channels, *plan.size), generator=generator)
     with torch.no_grad():
-        for _ in sampler.steps(step, noise, generator):
+        for _ in CascadeSampler(student.schedule, plan).steps(step, noise, g):
             if index > max(chosen):
                 break
     return kept
 
 
-def draw_times(kept: list[Kept], count: int, generator: torch.Generator) -> Tensor:
-    """One re-noising time per sample, uniform in its step's interval, (len(kept)·count,)."""
-    low = torch.tensor([k.low for k in kept], dtype=torch.float64).repeat_interleave(count)
-    high = torch.tensor([k.high for k in kept], dtype=torch.float64).repeat_interleave(count)
-    return low + (high - low) * torch.rand(len(low), generator=generator, dtype=torch.float64)
+def handed_on(eps: Tensor, index: int, plan: CascadePlan, fresh: Tensor) -> Tensor:
+    """The noise with which the step goes on, at full size: predicted by eta, white also where the step was low."""
+    if index < plan.switch:
+        return reinject(eps, fresh, "band", plan.eta)
+    return blend(eps, fresh, plan.eta)
+
+
+def renoise(schedule: NoiseSchedule, kept: Kept, t: Tensor, fresh: Tensor, kind: Renoising = "predicted") -> Tensor:
+    """The step's sample at times t (B,), none below the step's end.
+
+    predicted  RMD's way (arXiv 2603.06136): to the step's end with the noise that it hands on, and from there by
+               diffusion with fresh noise, so that matching sees the states that the student's next step starts from.
+    fresh      from x0 with fresh noise alone (DMD2, SwD).
+    """
+    x0 = kept.x0.detach()
+    if kind == "fresh":
+        return schedule.add_noise(x0, fresh, t)
+    x = schedule.add_noise(x0, kept.eps, kept.end)
+    share = schedule.alpha(t) / schedule.alpha(kept.end)
+    more = (schedule.sigma(t) ** 2 - (share * schedule.sigma(kept.end)) ** 2).clamp(min=0).sqrt()
+    return column(share, x) * x + column(more, x) * fresh
+
+
+def column(value: Tensor, like: Tensor) -> Tensor:
+    return value.to(like.device, like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+
+
+def draw_times(kept: Kept, count: int, generator: torch.Generator) -> Tensor:
+    """One re-noising time per sample, uniform in the step's interval, (count,) float64."""
+    return kept.low + (kept.high - kept.low) * torch.rand(count, generator=generator, dtype=torch.float64)

@@ -11,7 +11,7 @@ from PIL import Image
 
 def to_image(x: torch.Tensor) -> Image.Image:
     """(3, H, W) in [-1, 1] → an RGB picture."""
-    pixels = ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    pixels = ((x.float().clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8)
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 

@@ -1,10 +1,10 @@
 """Training clips and their captions: still emoji moved by a formula, and animated emoji, the verb in the caption.
 
-Sources: the stills of rmd/train/emoji.py and npm `@lobehub/fluent-emoji-anim-1` … `-4` (Microsoft Fluent Emoji, MIT;
+Sources: the stills of rmd/worlds/pictures and npm `@lobehub/fluent-emoji-anim-1` … `-4` (Microsoft Fluent Emoji, MIT;
 256×256 animated WebP named by code points, about half of them move).
 
 Every clip of one caption shows the same movement from the first frame to the last; only the object's place varies by a
-few pixels and the background by a shade. What varies more is left blurred by a small model (see emoji.SCALE).
+few pixels and the background by a shade. What varies more is left blurred by a small model.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PHRASING = (0.7, 0.15, 0.15)  # how often each caption of `captions` is used
 COLOURS = ("white", "gray", "light blue", "blue", "green", "yellow", "pink", "purple")
 
 
-CAPTION_WORDS = (*emoji.CAPTION_WORDS, "that")
+CAPTION_WORDS = ("a", "an", "the", "on", "of", "background", "3d", "emoji", "that")
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def source(data: Path, name: str, motion: Motion) -> Tensor:
     """What moves, premultiplied uint8: a still (4, 256, 256), or an animation's frames (FRAMES, 4, 256, 256)."""
     file = next(c.file for c in objects() if c.name == name)
     if not motion.animated:
-        return emoji.load_picture(emoji.picture_folder(data) / file)
+        return emoji.load_picture(file)
     folders = [emoji.package_folder(data, package) / "package" / "assets" for package in ANIMATIONS]
     path = next(folder / file for folder in folders if (folder / file).exists())
     with Image.open(path) as picture:

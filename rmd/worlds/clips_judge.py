@@ -25,8 +25,10 @@ class ClipTemplates:
     """Every object in its motions without background, (pairs, 4, F, 32, 32) in [0, 1]."""
 
     def __init__(self, data: Path):
-        if not emoji.picture_folder(data).is_dir():
-            raise RequestError(f"The reference pictures are not in {data}; run `python -m rmd train data` first.")
+        if not any(emoji.package_folder(data, package).is_dir() for package in clips.ANIMATIONS):
+            raise RequestError(
+                f"The reference animations are not in {data}; run `python -m rmd train video-autoencoder` first."
+            )
         pairs = [(clips.OBJECTS[i], clips.MOTIONS[j]) for i, j in clips.pairs()]
         self.names = [(name, motion.doing) for name, motion in pairs]
         self.sources: dict[tuple[str, str], Tensor] = {

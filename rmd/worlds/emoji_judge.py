@@ -1,102 +1,211 @@
-"""Does a picture show what its prompt names, and how well drawn? Templates of the bundled image model's objects.
+"""Does a picture show what its prompt says, and how well drawn? The judge of the bundled image model's world.
 
-A picture is compared with every known object composed on the prompt's background colour at three sizes and nine
-positions. At 32×32 px the object of the smallest mean squared difference is what it "shows": crude, but without
-training or randomness. That tells whether the right shape is in place, not whether it is drawn well, so the same
-comparison with the right object alone is made at 128×128 px: the root mean square difference there is the
-"detail error". Both are also measured on real compositions and reported beside every figure.
+A small network, trained on the world's own pictures (`python -m rmd train judge`), reads object, style, background,
+size, place, tilt and side off a picture. That tells whether the right thing is in the right place, not whether it is
+drawn well; so the right object is then laid over the picture as exactly as its pose can be found, and what differs at
+128×128 px is the "detail error". Everything is also measured on real compositions and reported beside every figure.
 """
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from rmd.backbones.cards import with_article
 from rmd.checks import RequestError
-from rmd.worlds import emoji
+from rmd.worlds import emoji, views
+from rmd.worlds.views import Views
 
-SIDE, DETAIL = 32, 128
-SCALES = (0.91, 0.94, 0.97)
-SHIFTS = (-3.0, 0.0, 3.0)  # px of the 256 px picture
-
-
-def aligned(picture: Tensor, side: int) -> Tensor:
-    """A (4, 256, 256) uint8 picture at every scale and shift, (27, 4, side, side) in [0, 1], outside transparent."""
-    thetas = [
-        [[1 / scale, 0, -2 * dx / emoji.SIZE / scale], [0, 1 / scale, -2 * dy / emoji.SIZE / scale]]
-        for scale in SCALES
-        for dx in SHIFTS
-        for dy in SHIFTS
-    ]
-    grid = F.affine_grid(torch.tensor(thetas), [len(thetas), 4, side * 2, side * 2], align_corners=False)
-    source = F.adaptive_avg_pool2d(picture.float()[None] / 255, side * 2)  # twice the wanted size, so nothing aliases
-    moved = F.grid_sample(source.expand(len(thetas), -1, -1, -1), grid, align_corners=False)
-    return F.avg_pool2d(moved, 2)
+WEIGHTS = Path(__file__).with_name("emoji_judge.safetensors")
+SIDE, DETAIL = 64, 128  # pixels: what the network sees, what the detail error compares
+SLACK, TURN = 0.03, math.radians(2)  # how far beyond a word's limit a size or place and a tilt still count as right
 
 
-class Templates:
-    """Premultiplied RGBA templates of every known object, (N·27, 4, 32, 32), built once from the pictures."""
+@dataclass(frozen=True)
+class Reading:
+    """What a batch of pictures shows: scores of objects (B, n), styles and colours, of being mirrored (B,), and the
+    pose (B, 4): scale, x, y and angle as in `Views`."""
 
-    def __init__(self, data: Path):
-        folder = emoji.picture_folder(data)
-        if not folder.is_dir():
-            raise RequestError(f"The reference pictures are not in {data}; run `python -m rmd train data` first.")
-        self.pictures = {c.name: emoji.load_picture(folder / c.file) for c in emoji.concepts()}
-        self.names = list(self.pictures)
-        self.templates = torch.cat([aligned(picture, SIDE) for picture in self.pictures.values()])
-        self.per_name = len(self.templates) // len(self.names)
+    concept: Tensor
+    style: Tensor
+    colour: Tensor
+    mirrored: Tensor
+    pose: Tensor
 
-    def object_ranks(self, picture: Tensor, colour: str) -> list[str]:
-        """Known objects from nearest to farthest for (3, H, W) in [0, 1] on a background of the named colour."""
-        small = F.adaptive_avg_pool2d(picture[None], SIDE)
-        distance = differences(small, self.templates, colour).reshape(len(self.names), self.per_name)
-        return [self.names[i] for i in distance.amin(dim=1).argsort().tolist()]
-
-    def detail_error(self, picture: Tensor, name: str, colour: str) -> float:
-        """Root mean square difference, in [0, 1], between (3, H, W) in [0, 1] and the best aligned named object."""
-        small = F.adaptive_avg_pool2d(picture[None], DETAIL)
-        return float(differences(small, aligned(self.pictures[name], DETAIL), colour).min().sqrt())
-
-    def colour(self, picture: Tensor) -> str:
-        """The known colour nearest to the median of the picture's top corners."""
-        corners = torch.cat([picture[:, :20, :20].flatten(1), picture[:, :20, -20:].flatten(1)], dim=1)
-        middle = corners.median(dim=1).values
-        table = torch.tensor(list(emoji.COLOURS.values())) / 255
-        return list(emoji.COLOURS)[int((table - middle).square().sum(dim=1).argmin())]
+    def views(self, concept: Tensor, style: Tensor) -> Views:
+        """The likeliest views of the given objects and styles."""
+        scale, x, y, angle = self.pose.unbind(dim=1)
+        colour, none = self.colour.argmax(dim=1), torch.zeros_like(self.pose)
+        mirrored = (self.mirrored > 0).long()
+        return Views(concept, style, colour, scale, x, y, angle, mirrored, none[:, :3], none[:, :2])
 
 
-def differences(small: Tensor, templates: Tensor, colour: str) -> Tensor:
-    """Mean squared differences of (1, 3, S, S) to (N, 4, S, S) templates put on its own background, (N,)."""
-    # the picture's own border is a better background than the named colour: shades vary in training
-    border = torch.cat([small[..., 0, :], small[..., :, 0], small[..., :, -1]], dim=-1).median(dim=-1).values
-    named = torch.tensor(emoji.COLOURS[colour])[None] / 255
-    backdrop = border if (border - named).abs().max() < 0.25 else named
-    composed = templates[:, :3] + (1 - templates[:, 3:]) * backdrop[..., None, None]
-    return (composed - small).square().mean(dim=(1, 2, 3))
+class Reader(nn.Module):
+    """Four halvings, then one layer over everything: places must not get lost. Pictures (B, 3, 64, 64) in [−1, 1]."""
+
+    def __init__(self, widths: Sequence[int] = (32, 64, 96, 128)):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in zip((3, *widths), widths, strict=False):
+            layers += [nn.Conv2d(before, after, 4, 2, 1), nn.GroupNorm(8, after), nn.SiLU()]
+            layers += [nn.Conv2d(after, after, 3, 1, 1), nn.GroupNorm(8, after), nn.SiLU()]
+        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * (SIDE // 16) ** 2, 256), nn.SiLU())
+        self.sizes = (len(emoji.concepts()), len(emoji.STYLES), len(emoji.COLOURS), 1, 4)
+        self.head = nn.Linear(256, sum(self.sizes))
+
+    def forward(self, x: Tensor) -> Reading:
+        concept, style, colour, mirrored, pose = self.head(self.body(x)).float().split(self.sizes, dim=1)
+        scale = torch.tensor([0.1, 0.1, 0.1, 0.15], device=x.device)  # so that the network works in units of about 1
+        middle = torch.tensor([0.72, 0.0, 0.0, 0.0], device=x.device)
+        return Reading(concept, style, colour, mirrored[:, 0], pose * scale + middle)
 
 
-def parse_prompt(prompt: str) -> tuple[str, str]:
-    """(object, colour) of a prompt in the main caption form, longest names first."""
-    for name in sorted((c.name for c in emoji.concepts()), key=len, reverse=True):
-        for colour in emoji.COLOURS:
-            if prompt == f"{with_article(name)} on {with_article(colour)} background":
-                return name, colour
-    raise RequestError(f"{prompt!r} is not of the form “a fox on a blue background” with known words.")
+@dataclass(frozen=True)
+class Asked:
+    """What a prompt says: the object and, where it says so, the background and the words for everything else."""
+
+    name: str
+    colour: str | None
+    said: dict[str, str]
 
 
-def on_real(templates: Templates, data: Path, count: int = 200) -> dict[str, float]:
-    """Both figures on real compositions as in training: the best that a picture can reach."""
+WORDS = {
+    "size": ("small", "big"),
+    "place": ("on the left", "on the right", "at the top", "at the bottom", "in the middle"),
+    "tilt": ("tilted left", "tilted right"),
+    "side": ("mirrored",),
+    "style": emoji.STYLES,
+}
+
+
+def parse_prompt(prompt: str) -> Asked:
+    """What a prompt in one of the captions' phrasings says; RequestError where a word of it is not of the world."""
+    left = prompt
+    colour = None
+    for known in sorted(emoji.COLOURS, key=len, reverse=True):
+        ground = rf"(?:on (?:a|an) |, ){known} background$"
+        if re.search(ground, left):
+            left, colour = re.sub(ground, "", left), known
+            break
+    said = {}
+    for kind, words in WORDS.items():
+        for word in words:
+            if re.search(rf"\b{word}\b", left):
+                left, said[kind] = re.sub(rf"\b{word}\b", "", left, count=1), word
+                break
+    rest = re.sub(r"\b(?:a|an|the|emoji of|style)\b|,", " ", left)
+    name = " ".join(rest.split())
+    if name not in {c.name for c in emoji.concepts()}:
+        raise RequestError(f"{prompt!r} is not of the form “a fox on a blue background” with known words.")
+    return Asked(name, colour, said)
+
+
+def keeps(word: str, pose: Sequence[float], mirrored: bool, style: str) -> bool:
+    """Whether a picture is as a prompt's word says, with a little slack at the word's limit; pose as in `Reading`."""
+    scale, x, y, angle = pose
+    aside = views.ASIDE - SLACK
+    return {
+        "small": scale < views.SMALL + SLACK,
+        "big": scale > views.BIG - SLACK,
+        "on the left": x < -aside,
+        "on the right": x > aside,
+        "at the top": y < -aside,
+        "at the bottom": y > aside,
+        "in the middle": max(abs(x), abs(y)) < views.CENTRED + SLACK,
+        "tilted left": angle < TURN - views.TILTED,
+        "tilted right": angle > views.TILTED - TURN,
+        "mirrored": mirrored,
+        **{known: known == style for known in emoji.STYLES},
+    }[word]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Shares in [0, 1]: right object first, among the first five, right background, other words of the prompts kept;
+    mean detail error. NaN where no prompt asks."""
+
+    object_top1: float
+    object_top5: float
+    background: float
+    words: float
+    detail_error: float
+
+    def as_dict(self) -> dict[str, float]:
+        return {k: round(v, 4) for k, v in vars(self).items() if not math.isnan(v)}
+
+
+class Judge:
+    """Reads pictures and compares them with the real ones."""
+
+    def __init__(self, weights: Path = WEIGHTS):
+        self.sprites = emoji.load_sprites()
+        self.reader = Reader()
+        self.reader.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
+        self.reader.eval().requires_grad_(False)
+
+    def read(self, pixels: Tensor) -> Reading:
+        """What (B, 3, H, W) in [−1, 1] shows."""
+        return self.reader(F.adaptive_avg_pool2d(pixels, SIDE))
+
+    def score(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, float]:
+        """The figures of (B, 3, H, W) in [−1, 1], one picture per prompt; see `Score`."""
+        asked, reading = [parse_prompt(prompt) for prompt in prompts], self.read(pixels)
+        names = [c.name for c in emoji.concepts()]
+        target = torch.tensor([names.index(one.name) for one in asked])
+        ranks = reading.concept.argsort(dim=1, descending=True)
+        colour = [list(emoji.COLOURS)[int(i)] for i in reading.colour.argmax(dim=1)]
+        grounds = [float(c == one.colour) for c, one in zip(colour, asked, strict=True) if one.colour]
+        style = reading.style.argmax(dim=1)
+        kept = [
+            float(keeps(word, pose, bool(side > 0), emoji.STYLES[int(drawn)]))
+            for one, pose, side, drawn in zip(asked, reading.pose.tolist(), reading.mirrored, style, strict=True)
+            for word in one.said.values()
+        ]
+        return Score(
+            object_top1=mean((ranks[:, 0] == target).tolist()),
+            object_top5=mean((ranks[:, :5] == target[:, None]).any(dim=1).tolist()),
+            background=mean(grounds),
+            words=mean(kept),
+            detail_error=mean(self.detail_errors(pixels, reading.views(target, style)).tolist()),
+        ).as_dict()
+
+    def detail_errors(self, pixels: Tensor, guess: Views, rounds: int = 40) -> Tensor:
+        """Root mean square difference, in [0, 1], of (B, 3, H, W) to the nearest pictures of the guessed views, (B,).
+
+        Pose and background are fitted by gradient descent from the guess.
+        """
+        target = (F.adaptive_avg_pool2d(pixels, DETAIL) + 1) / 2
+        sprites = F.avg_pool2d(self.sprites.flatten(0, 1).float(), 2).unflatten(0, self.sprites.shape[:2])
+        free = ("scale", "x", "y", "angle", "shade", "slope")
+        start = {name: getattr(guess, name).clone().requires_grad_() for name in free}
+        optimizer = torch.optim.Adam(start.values(), lr=0.004)
+        best = torch.full((len(target),), math.inf)
+        for step in range(rounds):
+            optimizer.param_groups[0]["lr"] = 0.004 * (1 - step / rounds) + 0.0003
+            error = (views.render(sprites, replace(guess, **start), DETAIL) - target).square().mean(dim=(1, 2, 3))
+            best = torch.minimum(best, error.detach())
+            optimizer.zero_grad()
+            error.sum().backward()
+            optimizer.step()
+        return best.sqrt()
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def on_real(judge: Judge, count: int = 200) -> dict[str, float]:
+    """The figures of real pictures with their captions: the best that a model can reach."""
     g = torch.Generator().manual_seed(0)
-    items, colours, hits, error = emoji.concepts(), list(emoji.COLOURS), 0, 0.0
-    for _ in range(count):
-        item = items[int(torch.randint(len(items), (), generator=g))]
-        colour = colours[int(torch.randint(len(colours), (), generator=g))]
-        picture = emoji.load_picture(emoji.picture_folder(data) / item.file)
-        image = emoji.compose(picture, emoji.COLOURS[colour], g)
-        hits += templates.object_ranks(image, colour)[0] == item.name
-        error += templates.detail_error(image, item.name, colour)
-    return {"accuracy": hits / count, "detail_error": round(error / count, 4)}
+    shown = views.draw(count, g)
+    pictures = torch.cat(
+        [views.render(judge.sprites, shown.rows(slice(i, i + 20))) * 2 - 1 for i in range(0, count, 20)]
+    )
+    return judge.score(pictures, views.captions(shown, g))

@@ -1,4 +1,4 @@
-"""The nearest-clip classifier on drawn stand-ins for the pictures (the real ones are not in the repository)."""
+"""The nearest-clip classifier on the stills and drawn stand-ins for the animations (not in the repository)."""
 
 import random
 from pathlib import Path
@@ -17,8 +17,6 @@ from rmd.worlds import clips_judge as motion
 def templates(tmp_path_factory: pytest.TempPathFactory) -> motion.ClipTemplates:
     """References of four objects, each a drawing of its own."""
     root = tmp_path_factory.mktemp("data")
-    folder = emoji.picture_folder(root)
-    folder.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clips, "OBJECTS", clips.OBJECTS[:4])
         animations = emoji.package_folder(root, clips.ANIMATIONS[-1]) / "package" / "assets"
@@ -30,7 +28,6 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> motion.ClipTemplates:
                 x, y = draw.randint(20, 120), draw.randint(20, 120)
                 boxes.append((x, y, x + draw.randint(40, 110), y + draw.randint(40, 110)))
             colours = [(*(draw.randint(0, 255) for _ in range(3)), 255) for _ in boxes]
-            ellipses(boxes, colours, 0).save(folder / concept.file)
             if concept.name in clips.ANIMATED:
                 rows = [ellipses(boxes, colours, 20 * (k % 3)) for k in range(30)]
                 rows[0].save(animations / concept.file, save_all=True, append_images=rows[1:], duration=40)

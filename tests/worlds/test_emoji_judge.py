@@ -1,85 +1,79 @@
-"""The nearest-template classifier on drawn stand-ins for the pictures (the real ones are not in the repository)."""
+"""The judge of the image model's world on the world's own pictures: what it must see, and what it must not overlook."""
 
-import random
-from pathlib import Path
+import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
 
+from rmd.arguments import parse_plans
 from rmd.checks import RequestError
-from rmd.study.evaluate import parse_plans
-from rmd.study.quality import score
-from rmd.worlds import emoji
-from rmd.worlds.emoji_judge import Templates, on_real, parse_prompt
+from rmd.worlds import emoji, views
+from rmd.worlds.emoji_judge import Judge, keeps, on_real, parse_prompt
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder in which every known object is a drawing of its own: three coloured ellipses."""
-    root = tmp_path_factory.mktemp("data")
-    folder = emoji.picture_folder(root)
-    folder.mkdir(parents=True)
-    for number, concept in enumerate(emoji.concepts()):
-        draw = random.Random(number)
-        picture = Image.new("RGBA", (256, 256), (0, 0, 0, 0))
-        for _ in range(3):
-            x, y = draw.randint(20, 120), draw.randint(20, 120)
-            box = (x, y, x + draw.randint(40, 110), y + draw.randint(40, 110))
-            ImageDraw.Draw(picture).ellipse(box, fill=(*(draw.randint(0, 255) for _ in range(3)), 255))
-        picture.save(folder / concept.file)
-    return root
+def judge() -> Judge:
+    return Judge()
 
 
-@pytest.fixture(scope="module")
-def templates(data: Path) -> Templates:
-    return Templates(data)
+def test_it_reads_real_pictures(judge: Judge) -> None:
+    real = on_real(judge, count=100)
+    assert real["object_top1"] >= 0.98
+    assert real["background"] >= 0.98
+    assert real["words"] >= 0.97
+    assert real["detail_error"] < 0.02
 
 
-def test_it_names_what_is_there(templates: Templates, data: Path) -> None:
-    real = on_real(templates, data, count=30)
-    assert real["accuracy"] >= 0.9
-    assert real["detail_error"] < 0.1
+def test_the_detail_error_sees_blur_that_the_name_does_not(judge: Judge) -> None:
+    shown = views.draw(6, torch.Generator().manual_seed(1))
+    prompts = [f"{emoji.concepts()[int(i)].name}" for i in shown.concept]
+    sharp = views.render(judge.sprites, shown) * 2 - 1
+    blurred = F.avg_pool2d(F.pad(sharp, (6,) * 4, mode="replicate"), 13, stride=1)
+    clear, soft = judge.score(sharp, prompts), judge.score(blurred, prompts)
+    assert soft["object_top5"] == clear["object_top5"] == 1
+    assert soft["detail_error"] > 2 * clear["detail_error"]
 
 
-def test_the_detail_error_sees_blur_that_the_name_does_not(templates: Templates, data: Path) -> None:
-    g = torch.Generator().manual_seed(0)
-    concept = emoji.concepts()[0]
-    picture = emoji.load_picture(emoji.picture_folder(data) / concept.file)
-    sharp = emoji.compose(picture, emoji.COLOURS["blue"], g)
-    blurred = F.avg_pool2d(F.pad(sharp[None], (12,) * 4, mode="replicate"), 25, stride=1)[0]
-    assert templates.object_ranks(blurred, "blue")[0] == concept.name
-    assert templates.detail_error(blurred, concept.name, "blue") > 1.3 * templates.detail_error(
-        sharp, concept.name, "blue"
-    )
+def test_the_score_counts_what_prompts_say_and_pictures_show(judge: Judge) -> None:
+    g = torch.Generator().manual_seed(2)
+    shown = views.draw(40, g)
+    prompts, pictures = views.captions(shown, g), views.render(judge.sprites, shown) * 2 - 1
+    others = replace(shown, concept=(shown.concept + 7) % 60, colour=(shown.colour + 5) % 10, x=-shown.x, y=-shown.y)
+    others = replace(others, style=1 - shown.style, angle=-shown.angle, scale=1.45 - shown.scale)
+    right = judge.score(pictures, prompts)
+    wrong = judge.score(views.render(judge.sprites, others) * 2 - 1, prompts)
+    assert (right["object_top1"], right["background"]) == (1, 1)
+    assert wrong["object_top1"] < 0.1
+    assert wrong["background"] < 0.1
+    assert wrong["words"] < 0.5 < 0.9 < right["words"]
+    assert wrong["detail_error"] > 3 * right["detail_error"]
 
 
-def test_the_score_counts_right_objects_and_backgrounds(templates: Templates, data: Path) -> None:
-    g = torch.Generator().manual_seed(0)
-    prompts = ["a fox on a blue background", "a star on a white background"]
-    pictures = []
-    for prompt in prompts:
-        name, colour = parse_prompt(prompt)
-        concept = next(c for c in emoji.concepts() if c.name == name)
-        picture = emoji.load_picture(emoji.picture_folder(data) / concept.file)
-        pictures.append(emoji.compose(picture, emoji.COLOURS[colour], g, (0.93, 0.95)) * 2 - 1)
-    right = score(torch.stack(pictures), prompts, templates)
-    assert (right.object_top1, right.background) == (1.0, 1.0)
-    wrong = score(torch.stack(pictures[::-1]), prompts, templates)
-    assert (wrong.object_top1, wrong.background) == (0.0, 0.0)
+def test_prompts_are_read_as_they_were_written() -> None:
+    g = torch.Generator().manual_seed(3)
+    shown = views.draw(600, g)
+    for row, caption in enumerate(views.captions(shown, g)):
+        asked = parse_prompt(caption)
+        assert asked.name == emoji.concepts()[int(shown.concept[row])].name
+        assert asked.colour in (None, list(emoji.COLOURS)[int(shown.colour[row])])
+        pose = [float(getattr(shown, name)[row]) for name in ("scale", "x", "y", "angle")]
+        style = emoji.STYLES[int(shown.style[row])]
+        assert all(keeps(word, pose, bool(shown.mirrored[row]), style) for word in asked.said.values())
 
 
-def test_prompts_are_read_longest_name_first() -> None:
-    assert parse_prompt("a hot dog on a light blue background") == ("hot dog", "light blue")
-    assert parse_prompt("an orange fruit on an orange background") == ("orange fruit", "orange")
+def test_a_small_fox_on_the_left_is_neither_big_nor_on_the_right() -> None:
+    pose = (0.5, -0.2, 0.0, math.radians(12))
+    for word in ("small", "on the left", "tilted right", "mirrored", "flat"):
+        assert keeps(word, pose, True, "flat")
+    for word in ("big", "on the right", "at the top", "at the bottom", "in the middle", "tilted left", "3d"):
+        assert not keeps(word, pose, True, "flat")
+
+
+def test_words_that_are_not_of_the_world_are_named() -> None:
     with pytest.raises(RequestError, match="zebra"):
         parse_prompt("a zebra on a blue background")
-
-
-def test_missing_pictures_say_how_to_get_them(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="train data"):
-        Templates(tmp_path)
 
 
 def test_plans_are_checked() -> None:

@@ -8,10 +8,10 @@ import torch
 from rmd.backbones import catalog
 from rmd.backbones.cards import unknown_words, with_article
 from rmd.backbones.outline import read_outline
-from rmd.worlds import clips, emoji
+from rmd.worlds import clips, views
 
 
-@pytest.mark.parametrize("world", [emoji, clips], ids=["emoji-sdxl", "emoji-wan"])
+@pytest.mark.parametrize("world", [views, clips], ids=["emoji-sdxl", "emoji-wan"])
 def test_a_model_knows_its_own_captions(world: object, request: pytest.FixtureRequest) -> None:
     spec = read_outline(catalog.find(request.node.callspec.id)).spec
     drawn = world.draw_captions(400, torch.Generator().manual_seed(0))  # type: ignore[attr-defined]

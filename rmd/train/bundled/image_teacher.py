@@ -1,14 +1,16 @@
-"""Stage 2: the bundled teacher, an SDXL-class pipeline trained from scratch on two resolutions.
+"""The bundled image teacher, an SDXL-class pipeline trained from scratch on two resolutions.
 
 v-prediction (at few steps an eps prediction near pure noise is divided by a tiny alpha; v is not), SDXL's
-noise table, stratified times, classifier-free dropout, the text encoder trained jointly. The first part of
-the run sees 128 px only, where a view costs a quarter; the rest mixes both sizes.
+noise table, stratified times, classifier-free dropout, the text encoder trained jointly. Pictures are drawn and encoded
+as they are needed, so that none is ever seen twice.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,30 +18,35 @@ from diffusers import AutoencoderTiny, EulerDiscreteScheduler, StableDiffusionXL
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from rmd.backbones.cards import with_article
-from rmd.train.bundled import image_layout as layout
+from rmd.train.bundled import image_lesson as lesson
 from rmd.train.bundled import image_text as text
-from rmd.train.loop import Average, Replicas, Run, generator_for, mixed, parameters, set_rate
+from rmd.train.loop import CPU, Average, Run, Trained, generator_for, mixed, parameters, set_rate
 from rmd.train.sheets import save_sheet
-from rmd.worlds import emoji
+from rmd.worlds import emoji, views
+from rmd.worlds.views import Views
 
-RATE, SEED = 5e-4, 2
-ENCODER_SHARE = 0.2  # of the rate, for the text encoder, which comes trained from layout.py
+RATE = {"cpu": 3e-4, "cuda": 8e-4}
+SEED = 2
+ENCODER_SHARE = 0.2  # of the rate, for the text encoder, which has had its lesson
 DROP = 0.1  # captions replaced by "" for classifier-free guidance
 HIGH, LOW = 32, 16  # latent cells of 256 px and 128 px
-BATCH = {HIGH: 12, LOW: 40}
-VIEWS = 60  # composed pictures per concept
+BATCH = {"cpu": {HIGH: 12, LOW: 40}, "cuda": {HIGH: 256, LOW: 512}}
+POOL = {"cpu": (4, 64), "cuda": (64, 160)}
+"""Pictures drawn anew for each step, and how many such blocks there are to draw batches from."""
+LOW_SHARE = 0.25  # of the batches
+DECAY = 0.999  # of the average of the weights
 
 
 def build_unet() -> UNet2DConditionModel:
-    """A fresh UNet of SDXL's kind at small width (20.8 M parameters, attention on the three coarse levels)."""
-    channels = (64, 128, 192, 224)
+    """A fresh UNet of SDXL's kind at small width (21.3 M parameters, attention on the two coarse levels)."""
+    torch.manual_seed(SEED)
+    channels = (96, 176, 256)
     return UNet2DConditionModel(
         sample_size=HIGH,
         block_out_channels=channels,
         layers_per_block=1,
-        down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * 3),
-        up_block_types=(*("CrossAttnUpBlock2D",) * 3, "UpBlock2D"),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=tuple(c // 32 for c in channels),  # diffusers reads this as the number of heads
         cross_attention_dim=text.WIDTH,
         addition_embed_type="text_time",
@@ -61,183 +68,210 @@ def build_scheduler() -> EulerDiscreteScheduler:
     )
 
 
-def size_ids(cells: int, count: int) -> torch.Tensor:
+def size_ids(cells: int, count: int) -> Tensor:
     """SDXL's six size numbers (original, crop corner, target) in pixels, (count, 6)."""
     pixels = float(cells * 8)
     return torch.tensor([[pixels, pixels, 0, 0, pixels, pixels]]).expand(count, 6)
 
 
-@torch.no_grad()
-def precompute(data: Path, vae: AutoencoderTiny, path: Path) -> dict[str, torch.Tensor]:
-    """Latents of VIEWS pictures per concept at both sizes, with their concept and colour indices; cached in `path`."""
-    if path.exists():
-        return torch.load(path, weights_only=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    high, low, concept, colour = [], [], [], []
-    colours = list(emoji.COLOURS.values())
-    vae = vae.eval().to(memory_format=torch.channels_last)
-    for i, item in enumerate(emoji.concepts()):
-        g = generator_for(SEED, i)
-        picture = emoji.load_picture(emoji.picture_folder(data) / item.file)
-        pick = [v % len(colours) for v in range(VIEWS)]
-        images = torch.stack([emoji.compose(picture, colours[c], g) for c in pick]) * 2 - 1
-        for x, out in ((images, high), (F.avg_pool2d(images, 2), low)):
-            for part in x.split(24):
-                z = vae.encoder(part.contiguous(memory_format=torch.channels_last))
-                out.append((z * vae.config["scaling_factor"]).half().contiguous())
-        concept += [i] * VIEWS
-        colour += pick
-    latents = {
-        "high": torch.cat(high),
-        "low": torch.cat(low),
-        "concept": torch.tensor(concept),
-        "colour": torch.tensor(colour),
-    }
-    torch.save(latents, path.with_suffix(".partial"))
-    path.with_suffix(".partial").rename(path)
-    return latents
-
-
-def draw_times(count: int, emphasis: float, generator: torch.Generator) -> torch.Tensor:
+def draw_times(count: int, emphasis: float, generator: torch.Generator) -> Tensor:
     """Stratified table indices 0..999; emphasis > 1 moves them towards noise (a shift of the uniform grid)."""
     u = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     u = emphasis * u / (1 + (emphasis - 1) * u)
     return (u * 1000).long().clamp(0, 999)
 
 
-def rate_factor(step: int, steps: int) -> float:
-    """Warm-up, constant to 30%, then linear to 2%: a run can be cut short by resuming it with fewer steps."""
-    if step < 200:
-        return (step + 1) / 200
-    return max(0.02, min(1.0, (1 - step / steps) / 0.7))
-
-
-def cells_for(step: int, low_until: int, generator: torch.Generator) -> int:
-    """Only the low resolution at first, then three high-resolution batches to one low."""
-    if step < low_until:
-        return LOW
-    return HIGH if torch.rand((), generator=generator) < 0.75 else LOW
+def rate_factor(step: int, progress: float) -> float:
+    """Warm-up over 200 steps, constant to 40% of the run, then linear to 2%."""
+    return min((step + 1) / 200, max(0.02, min(1.0, (1 - progress) / 0.6)))
 
 
 @dataclass(frozen=True)
 class Parts:
     """What is trained, and what it is trained with."""
 
-    vae: AutoencoderTiny
+    vae: Any
     tokenizer: CLIPTokenizer
     encoder: CLIPTextModelWithProjection
-    unet: UNet2DConditionModel
+    unet: Any
 
 
-def new_parts(data: Path, folder: Path, vae_folder: Path) -> Parts:
-    """Fresh networks; the text encoder takes its first lesson (layout.py) here."""
-    vae = AutoencoderTiny.from_pretrained(vae_folder)
-    words = 50 * [c.name for c in emoji.concepts()] + 200 * [*emoji.COLOURS, "background", "emoji", "3d"]
-    tokenizer = text.build_tokenizer(emoji.label_texts(data) + words)  # often enough to become whole tokens
-    torch.manual_seed(SEED)
-    encoder = text.build_encoder(tokenizer)
-    layout.train(tokenizer, encoder, precompute(data, vae, folder / "latents.pt"), folder / "layout")
-    return Parts(vae, tokenizer, encoder, build_unet())
+def new_parts(text_folder: Path, vae_folder: Path) -> Parts:
+    """A fresh UNet with a trained autoencoder and a text encoder that has had its lesson."""
+    return Parts(AutoencoderTiny.from_pretrained(vae_folder), *lesson.trained(text_folder), build_unet())
 
 
 def published_parts(folder: Path) -> Parts:
     """The networks of a published teacher, to train it further."""
     return Parts(
         AutoencoderTiny.from_pretrained(folder / "vae", dtype=torch.float32),
-        CLIPTokenizer.from_pretrained(folder / "tokenizer_2"),
-        CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2", dtype=torch.float32),
+        *text.load(folder / "tokenizer_2", folder / "text_encoder_2"),
         UNet2DConditionModel.from_pretrained(folder / "unet", dtype=torch.float32),
     )
 
 
-def train(data: Path, folder: Path, parts: Parts, steps: int = 6000, low_steps: int = 300, seed: int = SEED) -> None:
+@torch.no_grad()
+def latents_of(vae: Any, sprites: Tensor, shown: Views) -> tuple[Tensor, Tensor]:
+    """The pictures of these views in latents of full and of half size, (B, 4, 32, 32) and (B, 4, 16, 16) float32."""
+    x = views.render(sprites, shown.to(sprites.device)) * 2 - 1
+    both = []
+    for picture in (x, F.avg_pool2d(x, HIGH // LOW)):
+        z = vae.encoder(picture.contiguous(memory_format=torch.channels_last))
+        both.append(z.float().contiguous() * vae.config["scaling_factor"])
+    return both[0], both[1]
+
+
+class Pool:
+    """Pictures to draw batches from, in latents with their captions: every step some are new and the oldest leave.
+
+    A picture is so used a few times, each with another noise, and drawing costs a share of what it would. What the pool
+    holds at a step depends on the step alone, so that a resumed run finds what it would have had.
+    """
+
+    def __init__(self, vae: Any, sprites: Tensor, tokenizer: CLIPTokenizer, block: int, blocks: int, seed: int):
+        self.vae, self.sprites, self.tokenizer = vae, sprites, tokenizer
+        self.block, self.blocks, self.seed = block, blocks, seed
+        device, count = sprites.device, block * blocks
+        channels = vae.config["latent_channels"]
+        self.store = {cells: torch.empty(count, channels, cells, cells, device=device) for cells in (HIGH, LOW)}
+        self.tokens = torch.empty(count, text.LENGTH, dtype=torch.long, device=device)
+        self.unsaid = text.tokens(tokenizer, [""]).to(device)
+
+    def fill(self, step: int) -> None:
+        """What the pool holds before this step."""
+        for number in range(step, step + self.blocks):
+            self.put(number, self.drawn(number))
+
+    def drawn(self, number: int) -> tuple[Views, Tensor]:
+        """A block's views and the tokens of their captions."""
+        g = generator_for(self.seed, number)
+        shown = views.draw(self.block, g)
+        return shown, text.tokens(self.tokenizer, views.captions(shown, g))
+
+    def put(self, number: int, drawn: tuple[Views, Tensor]) -> None:
+        """A block in the place of the oldest."""
+        start = number % self.blocks * self.block
+        place = slice(start, start + self.block)
+        with mixed(self.sprites.device):
+            high, low = latents_of(self.vae, self.sprites, drawn[0])
+        self.store[HIGH][place], self.store[LOW][place] = high, low
+        self.tokens[place] = drawn[1].to(self.tokens.device)
+
+    def pick(self, cells: int, count: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Random latents and their tokens, a share of which say nothing."""
+        rows = torch.randint(len(self.tokens), (count,), generator=g).to(self.tokens.device, non_blocking=True)
+        dropped = (torch.rand(count, 1, generator=g) < DROP).to(self.tokens.device, non_blocking=True)
+        return self.store[cells][rows], torch.where(dropped, self.unsaid, self.tokens[rows])
+
+
+class Call(nn.Module):
+    """The network with positional arguments, as a CUDA graph takes it."""
+
+    def __init__(self, network: Any):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, t: Tensor, features: Tensor, pooled: Tensor, ids: Tensor) -> Tensor:
+        added = {"text_embeds": pooled, "time_ids": ids}
+        return self.network(x, t, features, added_cond_kwargs=added, return_dict=False)[0]
+
+
+def calls(network: Any, device: torch.device, sizes: dict[int, int]) -> dict[int, Any]:
+    """The network's call for each size; on a GPU a graph of it, since launching small kernels takes longer than they.
+
+    sizes: batch by latent cells.
+    """
+    made: dict[int, Any] = {cells: Call(network) for cells in sizes}
+    if device.type == "cuda":
+        for cells, count in sizes.items():
+            kind = {"device": device, "dtype": torch.bfloat16}
+            example = (
+                torch.randn(count, 4, cells, cells, **kind).contiguous(memory_format=torch.channels_last),
+                torch.full((count,), 500, device=device),
+                torch.randn(count, text.LENGTH, text.WIDTH, **kind).requires_grad_(),
+                torch.randn(count, text.WIDTH, **kind).requires_grad_(),
+                size_ids(cells, count).to(device).contiguous(),
+            )
+            made[cells] = torch.cuda.make_graphed_callables(made[cells], example)
+    return made
+
+
+def train(
+    folder: Path,
+    parts: Parts,
+    steps: int = 60000,
+    minutes: float | None = None,
+    seed: int = SEED,
+    device: torch.device = CPU,
+) -> None:
     """Train or resume in `folder`; writes `folder/pipeline` (a diffusers folder) at the end.
 
-    low_steps: how many steps see the low resolution only. seed: of everything drawn while training.
+    minutes: see `Run`. seed: of everything drawn while training.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    vae, tokenizer, encoder = parts.vae, parts.tokenizer, parts.encoder
-    latents = precompute(data, vae, folder / "latents.pt")
-    names, colours = [c.name for c in emoji.concepts()], list(emoji.COLOURS)
-    unet = parts.unet.to(memory_format=torch.channels_last)
+    sprites = emoji.load_sprites().to(device)
+    tokenizer, encoder = parts.tokenizer, parts.encoder.to(device)
+    vae = parts.vae.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    unet = Trained(parts.unet.to(device, memory_format=torch.channels_last), device)
     scheduler = build_scheduler()
-    alpha = scheduler.alphas_cumprod.sqrt()
-    sigma = (1 - scheduler.alphas_cumprod).sqrt()
-    weights = parameters([unet, encoder])
-    groups = [{"params": parameters([unet])}, {"params": parameters([encoder]), "share": ENCODER_SHARE}]
-    optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
-    average = Average({"unet": unet, "encoder": encoder}, decay=0.999)
-    run = Run(folder, {"unet": unet, "encoder": encoder, "optimizer": optimizer, "average": average})
+    alpha = scheduler.alphas_cumprod.sqrt().to(device)
+    sigma = (1 - scheduler.alphas_cumprod).sqrt().to(device)
+    groups = [{"params": parameters([unet.master])}, {"params": parameters([encoder]), "share": ENCODER_SHARE}]
+    optimizer = torch.optim.AdamW(groups, lr=RATE[device.type], betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+    average = Average({"unet": unet.master, "encoder": encoder}, decay=DECAY)
+    state = {"unet": unet.master, "encoder": encoder, "optimizer": optimizer, "average": average}
+    run = Run(folder, state, minutes, device)
+    unet.spread()
     pipe = StableDiffusionXLPipeline(
-        vae=vae, text_encoder=None, text_encoder_2=encoder, tokenizer=None, tokenizer_2=tokenizer, unet=unet,
+        vae=vae, text_encoder=None, text_encoder_2=encoder, tokenizer=None, tokenizer_2=tokenizer, unet=unet.master,
         scheduler=scheduler, force_zeros_for_empty_prompt=False, add_watermarker=False,
     )  # fmt: skip
-    replicas = Replicas((unet, encoder), 2)
-
-    def backward(
-        unet: UNet2DConditionModel,
-        encoder: CLIPTextModelWithProjection,
-        captions: list[str],
-        x0: Tensor,
-        eps: Tensor,
-        t: Tensor,
-    ) -> dict[str, float]:
+    sizes, dtype = BATCH[device.type], unet.network.dtype
+    pool = Pool(vae, sprites, tokenizer, *POOL[device.type], seed)
+    pool.fill(run.step)
+    call, noise, ahead = calls(unet.network, device, sizes), torch.Generator(device), ThreadPoolExecutor(1)
+    coming = ahead.submit(pool.drawn, run.step + pool.blocks)
+    totals: dict[int, list[Tensor]] = {HIGH: [], LOW: []}
+    for step in run.steps(steps, "teacher"):
+        g = generator_for(seed + 1, step)
+        noise.manual_seed(seed * 1_000_003 + step)
+        set_rate(optimizer, RATE[device.type] * rate_factor(step, run.progress))
+        cells = LOW if torch.rand((), generator=g) < LOW_SHARE else HIGH
+        x0, numbers = pool.pick(cells, sizes[cells], g)
+        t = draw_times(len(x0), 2.0 if cells == HIGH else 1.3, g).to(device, non_blocking=True)
         a, s = alpha[t][:, None, None, None], sigma[t][:, None, None, None]
-        with mixed():
-            features, pooled = text.encode(tokenizer, encoder, captions)
-            added = {"text_embeds": pooled, "time_ids": size_ids(x0.shape[-1], len(x0))}
-            v = unet(a * x0 + s * eps, t, features, added_cond_kwargs=added).sample
+        eps = torch.randn(x0.shape, generator=noise, device=device)
+        x = (a * x0 + s * eps).to(dtype).contiguous(memory_format=torch.channels_last)
+        with mixed(device):
+            features, pooled = text.features(encoder, numbers)
+        ids = size_ids(cells, len(x)).to(device).contiguous()
+        v = call[cells](x, t, features.to(dtype), pooled.to(dtype), ids)
         loss = F.mse_loss(v.float(), a * eps - s * x0)
         loss.backward()
-        return {"loss": loss.item()}
-
-    totals: dict[int, list[float]] = {HIGH: [], LOW: []}
-    for step in run.steps(steps, "teacher"):
-        g = generator_for(seed, step)
-        set_rate(optimizer, RATE * rate_factor(step, steps))
-        cells = cells_for(step, low_steps, g)
-        store = latents["high" if cells == HIGH else "low"]
-        pick = torch.randint(len(store), (BATCH[cells],), generator=g)
-        x0 = store[pick].float().contiguous(memory_format=torch.channels_last)
-        captions = [
-            "" if torch.rand((), generator=g) < DROP else emoji.caption(names[c], colours[k], g)
-            for c, k in zip(latents["concept"][pick].tolist(), latents["colour"][pick].tolist(), strict=True)
-        ]
-        t = draw_times(len(x0), 2.0 if cells == HIGH else 1.3, g)
-        t = t[torch.randperm(len(t), generator=g)]  # every share sees all noise levels
-        eps = torch.randn(x0.shape, generator=g)
-        optimizer.zero_grad(set_to_none=True)
-        half = len(x0) // 2
-        shares = [(captions[part], x0[part], eps[part], t[part]) for part in (slice(half), slice(half, None))]
-        loss = replicas.accumulate(backward, shares)["loss"]
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
+        unet.step(optimizer, encoder.parameters())
         average.update()
-        run.samples += len(x0)
-        totals[cells].append(loss)
-        if (step + 1) % 100 == 0 or step + 1 == steps:
-            run.log(**{f"loss_{c * 8}": sum(v) / len(v) for c, v in totals.items() if v})
+        pool.put(step + pool.blocks, coming.result())
+        coming = ahead.submit(pool.drawn, step + 1 + pool.blocks)
+        run.samples += len(x)
+        totals[cells].append(loss.detach())
+        if (step + 1) % 100 == 0 or run.last:
+            run.log(**{f"loss_{c * 8}": float(torch.stack(v).mean()) for c, v in totals.items() if v})
             totals = {HIGH: [], LOW: []}
-        if (step + 1) % 1000 == 0 or step + 1 == steps:
-            average.swap()
-            for size in (LOW, HIGH) if step >= low_steps else (LOW,):
-                save_sheet(sample(pipe, size), folder / f"sheet-{step + 1:05d}-{size * 8}.png", 8)
-            average.swap()
     average.swap()
+    for size in (LOW, HIGH):
+        save_sheet(sample(pipe, size, device), folder / f"sheet-{run.step:05d}-{size * 8}.png", 8)
     export(pipe, folder / "pipeline")
 
 
-def sample(pipe: StableDiffusionXLPipeline, cells: int, steps: int = 20, guidance: float = 3.5) -> torch.Tensor:
-    """Sixteen pictures of fixed prompts, (16, 3, S, S) in [-1, 1], made by the pipeline itself."""
-    names, colours = [c.name for c in emoji.concepts()], list(emoji.COLOURS)
-    prompts = [
-        f"{with_article(names[i * 13 % len(names)])} on a {colours[i % len(colours)]} background" for i in range(16)
-    ]
+def sample(
+    pipe: StableDiffusionXLPipeline, cells: int, device: torch.device, steps: int = 25, guidance: float = 3.0
+) -> Tensor:
+    """Pictures of fixed prompts, (B, 3, S, S) in [-1, 1], made by the pipeline itself."""
     pipe.set_progress_bar_config(disable=True)
-    with mixed():
+    with mixed(device):
         out = pipe(
-            prompts, height=cells * 8, width=cells * 8, num_inference_steps=steps, guidance_scale=guidance,
-            generator=torch.Generator().manual_seed(SEED), output_type="pt",
+            list(views.sheet_captions()), height=cells * 8, width=cells * 8, num_inference_steps=steps,
+            guidance_scale=guidance, generator=torch.Generator().manual_seed(SEED), output_type="pt",
         )  # fmt: skip
     return out.images.float() * 2 - 1  # type: ignore[union-attr]
 

@@ -7,12 +7,13 @@ place of SDXL's second encoder (the pipeline accepts `text_encoder=None`).
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-LENGTH = 36  # tokens per prompt: the longest training caption has 17, the last 16 tell the layout (layout.py)
+LENGTH = 40  # tokens per prompt: the longest training caption has 24, the last 16 tell the looks (image_lesson.py)
 WIDTH = 256
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -63,13 +64,35 @@ def build_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
     return CLIPTextModelWithProjection(config)
 
 
-def encode(
-    tokenizer: CLIPTokenizer, encoder: CLIPTextModelWithProjection, texts: list[str]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
+    """(B, LENGTH) token numbers."""
+    out = tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
+    return out.input_ids
+
+
+def features(encoder: CLIPTextModelWithProjection, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, LENGTH, WIDTH) token features and (B, WIDTH) pooled features, as SDXL's `encode_prompt` takes them.
 
     SDXL uses the last hidden state but one for cross-attention and the projected end token as the pooled one.
     """
-    tokens = tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
-    out = encoder(tokens.input_ids, output_hidden_states=True)
+    out = encoder(numbers.to(encoder.device), output_hidden_states=True)
     return out.hidden_states[-2], out.text_embeds
+
+
+def encode(
+    tokenizer: CLIPTokenizer, encoder: CLIPTextModelWithProjection, texts: list[str]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both of texts; see `features`."""
+    return features(encoder, tokens(tokenizer, texts))
+
+
+def save(tokenizer: CLIPTokenizer, encoder: CLIPTextModelWithProjection, folder: Path) -> None:
+    """Write both in their libraries' formats, in fp32."""
+    tokenizer.save_pretrained(folder / "tokenizer")
+    encoder.save_pretrained(folder / "encoder")
+
+
+def load(tokenizer: Path, encoder: Path) -> tuple[CLIPTokenizer, CLIPTextModelWithProjection]:
+    """Read both from their folders, the encoder in fp32."""
+    made = CLIPTextModelWithProjection.from_pretrained(encoder, dtype=torch.float32)
+    return CLIPTokenizer.from_pretrained(tokenizer), made
