@@ -25,6 +25,11 @@ Config = Mapping[str, Any]
 """A component's configuration as its JSON file has it."""
 
 
+def dtype_of(network: nn.Module) -> torch.dtype:
+    """What a network computes in: the dtype of its largest weight, since some keep small ones in fp32."""
+    return max(network.parameters(), key=Tensor.numel).dtype
+
+
 class PipelineBackbone:
     """See `rmd.backbones.base.Backbone`. folder: where the pipeline came from, to read text encoders again.
 
@@ -89,7 +94,7 @@ class PipelineBackbone:
     def with_network(self, network: nn.Module, shift: float | None = None, told_full: bool = False) -> Any:
         other = copy.copy(self)
         other._network, other.told_full = network, told_full
-        other.dtype = next(network.parameters()).dtype
+        other.dtype = dtype_of(network)
         if shift is not None:
             other.schedule = self.schedule_of(self.pipe.scheduler.config, shift)
         return other

@@ -1,7 +1,8 @@
 """Student weights of every published kind: our folders, full networks and LoRA, always safetensors.
 
 A student is one of
-- a folder with an `rmd.json` card and a full network in diffusers' format under `unet/` or `transformer/` (ours);
+- a folder with an `rmd.json` card and a full network in diffusers' format under `unet/` or `transformer/`, or a LoRA
+  (ours);
 - such a folder without a card, a pipeline's folder, or the network's own folder;
 - a folder that PEFT saved (adapter_config.json, adapter_model.safetensors);
 - one file: the full network's weights or a LoRA in diffusers', kohya's or PEFT's naming.
@@ -116,7 +117,8 @@ def open_student(path: Path, backbone: Backbone, card: StudentSpec | None = None
         raise RequestError(f"The student in {named(path)} cannot be used: {reason}.")
     spec = card or student_card(path, backbone.spec)
     base: Any = backbone.network
-    kind = "network" if (path / STUDENT_CARD).is_file() else kind_of(path)
+    ours = (path / STUDENT_CARD).is_file()
+    kind = "network" if ours and not any(path.glob("*.safetensors")) else kind_of(path)
     try:
         if kind == "network":
             network = full_network(path, backbone, spec)

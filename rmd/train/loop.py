@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
+import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,10 @@ from torch import nn
 from tqdm import tqdm
 
 from rmd.backbones.machine import default_dtype, describe
+from rmd.disk import write_whole
 
 CPU = torch.device("cpu")
+STATE = "state.pt"
 
 
 def cosine(step: int, steps: int, warmup: int = 100, floor: float = 0.02) -> float:
@@ -36,38 +41,6 @@ def mixed(device: torch.device = CPU, cache: bool = True) -> torch.autocast:
     """
     dtype = default_dtype(device)
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16, cache_enabled=cache)
-
-
-class Trained:
-    """A network as it is optimised and as it computes.
-
-    `master` keeps fp32 weights, which small updates can still change; `network` is a copy in the dtype that this
-    hardware is fast in, or the master itself where that is fp32.
-    """
-
-    def __init__(self, master: nn.Module, device: torch.device):
-        dtype = default_dtype(device)
-        dtype = torch.bfloat16 if dtype == torch.float16 else dtype  # fp16 gradients vanish without a scale
-        self.master: Any = master
-        self.network: Any = master if dtype == torch.float32 else copy.deepcopy(master).to(dtype)
-
-    def step(self, optimizer: torch.optim.Optimizer, more: Iterable[nn.Parameter] = (), norm: float = 1.0) -> None:
-        """After backward: clip the gradients, with those of `more` parameters that train along, update, forget them."""
-        mine, theirs = list(self.master.parameters()), list(self.network.parameters())
-        if self.network is not self.master:
-            for here, there in zip(mine, theirs, strict=True):
-                here.grad = None if there.grad is None else there.grad.float()
-                there.grad = None
-        nn.utils.clip_grad_norm_([*mine, *more], norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        self.spread()
-
-    @torch.no_grad()
-    def spread(self) -> None:
-        """The masters' weights into the computing copy."""
-        if self.network is not self.master:
-            torch._foreach_copy_(list(self.network.parameters()), list(self.master.parameters()))
 
 
 class Average:
@@ -126,28 +99,52 @@ class Run:
         self.folder, self.parts, self.save_every = folder, parts, save_every_seconds
         self.minutes, self.hardware = minutes, describe(device.type)
         folder.mkdir(parents=True, exist_ok=True)
-        self.step, self.seconds, self.samples = 0, 0.0, 0
+        self.step, self.seconds, self.samples, self.total, self.stopping = 0, 0.0, 0, 1, False
         self._last_save = time.monotonic()
-        if (folder / "state.pt").exists():
-            state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+        if (folder / STATE).exists():
+            state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
             for name, part in parts.items():
                 part.load_state_dict(state["parts"][name])
             self.step, self.seconds, self.samples = state["step"], state["seconds"], state["samples"]
 
     def steps(self, total: int, label: str) -> Iterator[int]:
-        """Yield the step numbers still to do; saves on the way and at the end."""
+        """Yield the step numbers still to do; saves on the way and at the end.
+
+        An interrupt or a request to end (SIGINT, SIGTERM) lets the step in progress finish, saves, and then raises
+        KeyboardInterrupt.
+        """
         bar = tqdm(total=total, initial=self.step, desc=label, mininterval=5)
         self.total = total
-        while self.progress < 1:
-            start = time.monotonic()
-            yield self.step
-            self.step += 1
-            self.seconds += time.monotonic() - start
-            bar.update()
-            if time.monotonic() - self._last_save > self.save_every:
-                self.save()
+        with self.listening():
+            while self.progress < 1 and not self.stopping:
+                start = time.monotonic()
+                yield self.step
+                self.step += 1
+                self.seconds += time.monotonic() - start
+                bar.update()
+                if time.monotonic() - self._last_save > self.save_every:
+                    self.save()
         bar.close()
         self.save()
+        if self.stopping:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Signals that ask to end set `stopping`; the handlers that were there come back afterwards."""
+        if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
+            yield
+            return
+
+        def stop(*_: object) -> None:
+            self.stopping = True
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     @property
     def progress(self) -> float:
@@ -161,18 +158,15 @@ class Run:
         return self.step + 1 == self.total
 
     def save(self) -> None:
-        partial = self.folder / "state.partial"
-        torch.save(
-            {
-                "parts": {name: part.state_dict() for name, part in self.parts.items()},
-                "step": self.step,
-                "seconds": self.seconds,
-                "samples": self.samples,
-                "hardware": self.hardware,
-            },
-            partial,
-        )
-        os.replace(partial, self.folder / "state.pt")
+        """Write the state; RequestError where it cannot be written, the last one then stays."""
+        state = {
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "step": self.step,
+            "seconds": self.seconds,
+            "samples": self.samples,
+            "hardware": self.hardware,
+        }
+        write_whole(self.folder / STATE, lambda path: torch.save(state, path))
         self._last_save = time.monotonic()
 
     def log(self, **values: float) -> None:
@@ -180,7 +174,7 @@ class Run:
         row |= {k: round(v, 5) for k, v in values.items()} | {"hardware": self.hardware}
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
-        tqdm.write(" ".join(f"{k}={v}" for k, v in row.items()))
+        tqdm.write(" ".join(f"{k}={v}" for k, v in row.items()), file=sys.stderr)
 
 
 def generator_for(seed: int, step: int) -> torch.Generator:

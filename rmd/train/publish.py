@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +14,13 @@ from torch import Tensor
 from rmd.backbones.cards import BackboneSpec
 from rmd.backbones.folders import BACKBONE_CARD, STUDENT_CARD
 from rmd.train.bundled.image_teacher import latents_of
+from rmd.train.export import replace_folder
 from rmd.worlds import emoji, views
 
 LICENCE = "apache-2.0 (weights), trained on MIT-licensed pictures"
 HIGH, LOW, GUIDANCE = (256, 256), (128, 128), 2.5
 PLAN = (4, 2)  # steps and switch of the default plan
 HISTORY = "training.json"
-
-
-def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a temporary folder beside `target` and put it in its place, without the paths it was loaded from."""
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        fill(partial)
-        for path in partial.rglob("config.json"):  # diffusers notes where each part came from
-            config = json.loads(path.read_text())
-            config.pop("_name_or_path", None)
-            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @torch.no_grad()
@@ -119,28 +102,17 @@ def student(runs: Path, base: Path, target: Path, continued: bool) -> None:
 def write_student(run: Path, base: Path, target: Path, continued: bool, plan: tuple[int, int], words: str) -> None:
     """The finished distillation in `run` as a student folder: weights, rmd.json, the training's history and README.md.
 
-    plan: steps and switch of the default plan. words: README.md with places for `history`, `base` and `train`.
+    plan: steps and switch of the default plan. words: README.md with places for `history`, `base` and `card`.
     """
-    trained = json.loads((run / "student" / "training.json").read_text())
     rows = history(target, [facts_of("distillation", run)], continued)
-    card = {
-        "name": "RMD student",
-        "base_model": base.name,
-        "licence": LICENCE,
-        "default_steps": plan[0],
-        "default_switch": plan[1],
-        "eta": trained["eta"],
-        "reinjection": trained["reinjection"],
-        "training": f"{sum(r['steps'] for r in rows)} iterations in {sum(r['minutes'] for r in rows):.0f} minutes on "
-        f"{rows[-1]['hardware']}; random plans, 1 to 8 steps and any switch",
-        "quality": {},
-    }
+    card = json.loads((run / "student" / STUDENT_CARD).read_text())
+    card |= {"base_model": base.name, "licence": LICENCE, "default_steps": plan[0], "default_switch": plan[1]}
 
     def fill(folder: Path) -> None:
         shutil.copytree(run / "student", folder, dirs_exist_ok=True)
         (folder / STUDENT_CARD).write_text(json.dumps(card, indent=1) + "\n")
         (folder / HISTORY).write_text(json.dumps(rows, indent=1) + "\n")
-        (folder / "README.md").write_text(words.format(history=as_table(rows), base=base.name, train=trained))
+        (folder / "README.md").write_text(words.format(history=as_table(rows), base=base.name, card=card))
 
     replace_folder(target, fill)
 
@@ -221,9 +193,10 @@ the resolution trajectory (RMD, arXiv 2603.06136). One set of weights for any pl
 
 - **Recipe**: plain guidance distillation as a warm-up, then distribution matching on random plans (1 to 8 steps, any
   switch, any eta, mostly `band` re-injection), five updates of the fake score for each of the student, samples noised
-  again through the step's end with the predicted noise; the teacher's guidance was {train[guidance]}.
+  again through the step's end with the predicted noise.
+- **Run**: {card[training]}.
 - **Commands**: `python -m rmd train distill`, then `publish-student`.
-- **Default plan**: 2 low-resolution + 2 high-resolution steps, eta {train[eta]}, `{train[reinjection]}`.
+- **Default plan**: 2 low-resolution + 2 high-resolution steps, eta {card[eta]}, `{card[reinjection]}`.
 - **Data and licence**: as its base model; see NOTICE.
 
 ## Training

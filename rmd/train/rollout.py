@@ -11,13 +11,14 @@ from torch import Tensor
 from rmd.backbones.base import Backbone
 from rmd.method.cascade import CascadeSampler
 from rmd.method.denoiser import Conditioning, Denoised, Denoiser
-from rmd.method.plan import CascadePlan, two_stage
+from rmd.method.plan import CascadePlan, Reinjection, two_stage
 from rmd.method.schedule import NoiseSchedule, Time
 from rmd.method.transition import blend, reinject, upsample, white
 
 TOP = 0.98  # largest re-noising time
 OFFSET = 0.25, 0.10  # lower end of re-noising above the step's own end, as a share of the interval: low and high steps
 STEP_WEIGHTS = (1, 3, 3, 6, 2, 3, 1, 1)  # how often K = 1 … 8 is drawn
+KINDS: tuple[Reinjection, ...] = ("band", "mix", "fresh")
 Renoising = Literal["predicted", "fresh"]
 
 
@@ -39,14 +40,29 @@ def choose(weights: tuple[float, ...], generator: torch.Generator) -> int:
     return int(torch.multinomial(torch.tensor(weights, dtype=torch.float64), 1, generator=generator))
 
 
-def random_plan(backbone: Backbone, generator: torch.Generator) -> CascadePlan:
-    """K by STEP_WEIGHTS, any switch, any eta, mostly `band` re-injection."""
-    steps = 1 + choose(STEP_WEIGHTS, generator)
-    switch = int(torch.randint(steps + 1, (), generator=generator))
-    eta = float(torch.rand((), generator=generator))
-    kind = ("band", "mix", "fresh")[choose((8, 1, 1), generator)]
+def random_plan(
+    backbone: Backbone,
+    generator: torch.Generator,
+    steps: int | None = None,
+    switch: int | None = None,
+    eta: float | None = None,
+    kind: Reinjection | None = None,
+) -> CascadePlan:
+    """A plan of what is given; the rest is drawn: K by STEP_WEIGHTS, any switch, any eta, mostly `band`."""
+    drawn = 1 + choose(STEP_WEIGHTS, generator)
+    steps = steps or max(drawn, switch or 1)
+    any_switch, any_eta = (float(torch.rand((), generator=generator)) for _ in range(2))
+    any_kind = KINDS[choose((8, 1, 1), generator)]
     low, high = backbone.latent_size(backbone.spec.low), backbone.latent_size(backbone.spec.high)
-    return two_stage(backbone.schedule, steps, switch, low, high, eta=eta, reinjection=kind)
+    return two_stage(
+        backbone.schedule,
+        steps,
+        int(any_switch * (steps + 1)) if switch is None else switch,
+        low,
+        high,
+        eta=any_eta if eta is None else eta,
+        reinjection=kind or any_kind,
+    )
 
 
 def random_steps(plan: CascadePlan, count: int, generator: torch.Generator) -> set[int]:

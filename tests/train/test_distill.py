@@ -5,24 +5,43 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 
 from rmd.backbones.base import Backbone
-from rmd.backbones.loading import open_backbone, open_student
+from rmd.backbones.loading import open_backbone
 from rmd.checks import RequestError
+from rmd.method.denoiser import Conditioning
 from rmd.method.plan import two_stage
 from rmd.method.schedule import scaled_linear
-from rmd.train import distill, loop, rollout
-from rmd.train.loop import Replicas, Trained
+from rmd.train import distill, roles, rollout
+from rmd.train.loop import Replicas, Run
+from rmd.train.roles import Trained
+from rmd.train.settings import Settings
 from rmd.train.source import Pictures
 
 SCHEDULE = scaled_linear()
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+class PromptList:
+    """Two prompts and no pictures."""
+
+    def prompts(self, count: int, generator: torch.Generator) -> list[str]:
+        return ["fox", "star"][:count]
+
+    def latents(self, count: int, full: bool, generator: torch.Generator) -> None:
+        return None
+
+
+def encoded(backbone: Backbone) -> Conditioning:
+    with torch.no_grad():
+        return backbone.encode(["fox", "star"])
+
+
+def weights_of(role: Trained) -> torch.Tensor:
+    return torch.cat([p.detach().flatten().clone() for p in role.master.parameters()])
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +66,7 @@ def test_renoising_never_goes_below_the_steps_own_end(plan_shape: tuple[int, int
 def test_rollout_keeps_full_size_estimates_with_gradient(backbone: Backbone, steps: int, switch: int) -> None:
     network = copy.deepcopy(backbone.network).requires_grad_(True)
     plan = two_stage(backbone.schedule, steps, switch, (4, 4), (8, 8), eta=0.5, reinjection="band")
-    prompt = distill.encode(backbone, ["fox", "star"])
+    prompt = encoded(backbone)
     g = torch.Generator().manual_seed(0)
     chosen, noise = rollout.random_steps(plan, 2, g), torch.randn(2, backbone.channels, 8, 8, generator=g)
     kept = rollout.rollout(backbone.with_network(network), prompt, plan, chosen, noise, g)
@@ -88,27 +107,68 @@ def test_predicted_noise_stays_in_what_is_noised_again() -> None:
     assert own == pytest.approx(expected, abs=0.03)
 
 
-def test_one_iteration_moves_student_and_fake_score_but_not_the_teacher(backbone: Backbone) -> None:
-    trainer = distill.Distiller(backbone, 3.0, distill.Settings())
-    networks = (trainer.student.master, trainer.fake.master, backbone.network)
-    before = [next(n.parameters()).clone() for n in networks]
-    prompt, g = distill.encode(trainer.teacher, ["fox", "star"]), torch.Generator().manual_seed(5)
-    trainer.fake_update(prompt, g, g)
-    assert torch.equal(before[0], next(networks[0].parameters()))
-    assert not torch.equal(before[1], next(networks[1].parameters()))
-    fake = next(networks[1].parameters()).clone()
-    values = trainer.student_update(prompt, g, g)
+@pytest.mark.parametrize("rank", [None, 2], ids=["full", "lora"])
+def test_one_iteration_moves_student_and_fake_score_but_not_the_teacher(backbone: Backbone, rank: int | None) -> None:
+    trainer = distill.Distiller(backbone, Settings(lora=rank, batch=2, guidance=3.0))
+    source, g = PromptList(), torch.Generator().manual_seed(5)
+    frozen = {n: p.clone() for n, p in backbone.network.state_dict().items()}
+    student, fake = weights_of(trainer.student), weights_of(trainer.fake)
+    trainer.iterate(source, False, g, g)
+    assert torch.equal(student, weights_of(trainer.student))
+    assert not torch.equal(fake, weights_of(trainer.fake))
+    fake = weights_of(trainer.fake)
+    values = trainer.update(trainer.student, lambda: trainer.match(trainer.encode(["fox", "star"]), g, g))
     assert values["matching"] > 0
-    assert not torch.equal(before[0], next(networks[0].parameters()))
-    assert torch.equal(fake, next(networks[1].parameters()))
-    assert torch.equal(before[2], next(networks[2].parameters()))
+    assert not torch.equal(student, weights_of(trainer.student))
+    assert torch.equal(fake, weights_of(trainer.fake))
+    assert all(torch.equal(p, frozen[n]) for n, p in backbone.network.state_dict().items())
+
+
+def test_adapters_on_one_base_are_three_networks(backbone: Backbone) -> None:
+    """The teacher is the base as it was; student and fake_score differ from it and from each other once trained."""
+    trainer = distill.Distiller(backbone, Settings(lora=2))
+    prompt, x = trainer.encode(["fox"]), torch.randn(1, backbone.channels, 8, 8)
+
+    def outputs() -> list[torch.Tensor]:
+        calls = (backbone, trainer.teacher, trainer.student_call, trainer.fake_call)
+        with torch.no_grad():
+            return [call.predict(x, 0.5, prompt) for call in calls]
+
+    bare, teacher, student, fake = outputs()
+    assert torch.allclose(bare, teacher, atol=1e-5)
+    assert torch.allclose(teacher, student, atol=1e-5)
+    assert torch.allclose(teacher, fake, atol=1e-5)
+    with torch.no_grad():
+        for role, size in ((trainer.student, 0.3), (trainer.fake, -0.3)):
+            for weight in role.master.parameters():
+                weight.add_(size)
+    bare, teacher, student, fake = outputs()
+    assert torch.allclose(bare, teacher, atol=1e-5)
+    assert not torch.allclose(teacher, student, atol=1e-3)
+    assert not torch.allclose(student, fake, atol=1e-3)
+
+
+def test_rollouts_that_are_accumulated_count_as_their_mean(backbone: Backbone) -> None:
+    trainer = distill.Distiller(backbone, Settings(accumulate=2, clip=1000.0))
+    parameter, factors = next(trainer.student.master.parameters()), [1.0, 3.0]
+
+    def loss() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return next(trainer.student.network.parameters()).float().sum() * factors.pop(), {}
+
+    steps: list[torch.Tensor] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.optimizer, "step", lambda: steps.append(parameter.grad.clone()))
+        trainer.update(trainer.student, loss)
+    assert not factors
+    assert torch.allclose(steps[0], torch.full_like(steps[0], 2.0))
 
 
 def test_matching_begins_with_a_copy_of_the_student(backbone: Backbone) -> None:
-    trainer = distill.Distiller(backbone, 3.0, distill.Settings())
-    prompt, g = distill.encode(trainer.teacher, ["fox", "star"]), torch.Generator().manual_seed(5)
-    trainer.fake_update(prompt, g, g)
-    trainer.warm_up(prompt, torch.randn(2, backbone.channels, 8, 8, generator=g), g)
+    trainer = distill.Distiller(backbone, Settings(batch=2))
+    source, g = PromptList(), torch.Generator().manual_seed(5)
+    trainer.iterate(source, False, g, g)
+    for step in range(2):
+        assert trainer.warm(source, step, g, g)["guidance"] > 0
     trainer.begin_matching()
     student, fake = trainer.student.master.state_dict(), trainer.fake.master.state_dict()
     assert all(torch.equal(value, fake[name]) for name, value in student.items())
@@ -137,7 +197,7 @@ def test_losses_that_are_no_numbers_stop_a_run() -> None:
 
 def test_a_half_precision_copy_follows_its_masters(monkeypatch: pytest.MonkeyPatch) -> None:
     """On hardware that is fast in bf16, updates too small for it still add up in the fp32 weights."""
-    monkeypatch.setattr(loop, "default_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr(roles, "default_dtype", lambda device: torch.bfloat16)
     net = torch.nn.Linear(8, 8, bias=False)
     trained = Trained(net, torch.device("cpu"))
     start, optimizer = net.weight.detach().clone(), torch.optim.SGD(net.parameters(), lr=1e-4)
@@ -168,56 +228,42 @@ def test_two_replicas_give_the_gradient_of_one_batch() -> None:
     assert values["loss"] == pytest.approx(whole.item())
 
 
-def test_export_can_be_opened_as_a_student(backbone: Backbone, tmp_path: Path) -> None:
-    import json
-
-    student = copy.deepcopy(backbone.network)
-    expected = next(student.parameters()).clone()
-    distill.export(student, tmp_path / "unet", {"iterations": 0})
-    card = {
-        "name": "s", "base_model": "tiny", "licence": "x", "default_steps": 4, "default_switch": 2, "eta": 0.7,
-        "reinjection": "band", "training": "none", "quality": {},
-    }  # fmt: skip
-    (tmp_path / "rmd.json").write_text(json.dumps(card))
-    assert "_name_or_path" not in json.loads((tmp_path / "unet" / "config.json").read_text())  # no path of a machine
-    student, _ = open_student(tmp_path, backbone)
-    assert torch.allclose(next(student.network.parameters()), expected, atol=1e-3)
-
-
-def test_an_interrupted_stage_goes_on_as_if_nothing_had_happened(
-    tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("rank", [None, 2], ids=["full", "lora"])
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
+    rank: int | None, tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Warm-up, fake_score alone, matching, sheets and export; stopped after three of six iterations and resumed."""
-    settings = distill.Settings(steps=6, warm_up=2, batch=2, fake_updates=2, patience=1)
+    settings = Settings(steps=6, warm_up=2, batch=2, fake_updates=2, patience=1, lora=rank)
+
+    def distilled(name: str) -> None:
+        loaded = open_backbone(tiny_sdxl, "tiny", torch.device("cpu"), torch.float32)
+        distill.train(loaded, Pictures(loaded), settings, tmp_path / name)
 
     def weights(name: str) -> torch.Tensor:
         state = torch.load(tmp_path / name / "state.pt", weights_only=True)
         return torch.cat([v.flatten() for v in state["parts"]["student"].values()])
 
-    distill.train(tiny_sdxl, tmp_path / "whole", Pictures, settings)
+    distilled("whole")
 
-    steps = distill.Run.steps
+    steps = Run.steps
 
-    def stopping(run: distill.Run, total: int, label: str):
+    def stopping(run: Run, total: int, label: str):
         for step in steps(run, total, label):
             if step == 3:
                 run.save()
                 raise KeyboardInterrupt
             yield step
 
-    monkeypatch.setattr(distill.Run, "steps", stopping)
+    monkeypatch.setattr(Run, "steps", stopping)
     with pytest.raises(KeyboardInterrupt):
-        distill.train(tiny_sdxl, tmp_path / "parts", Pictures, settings)
-    monkeypatch.setattr(distill.Run, "steps", steps)
-    distill.train(tiny_sdxl, tmp_path / "parts", Pictures, settings)
+        distilled("parts")
+    monkeypatch.setattr(Run, "steps", steps)
+    distilled("parts")
 
     assert torch.allclose(weights("whole"), weights("parts"), atol=1e-6)
-    exported = [load_file(tmp_path / name / "student" / "unet" / WEIGHTS) for name in ("whole", "parts")]
-    assert (
-        exported[0].keys()
-        == exported[1].keys()
-        == UNet2DConditionModel.from_pretrained(tiny_sdxl / "unet").state_dict().keys()
-    )
-    assert all(torch.allclose(one, exported[1][name], atol=1e-3) for name, one in exported[0].items())
-    with Image.open(tmp_path / "parts" / "sheet-00006.png") as sheet:
+    files = [list((tmp_path / name / "student").rglob("*.safetensors")) for name in ("whole", "parts")]
+    assert [len(found) for found in files] == [1, 1]
+    one, other = (load_file(found[0]) for found in files)
+    assert all(torch.allclose(value, other[name], atol=1e-3) for name, value in one.items())
+    with Image.open(tmp_path / "parts" / "sheet.png") as sheet:
         assert len(sheet.convert("RGB").getcolors(2**20) or []) > 50, "pictures, not one colour"

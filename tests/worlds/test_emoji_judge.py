@@ -23,7 +23,7 @@ def test_it_reads_real_pictures(judge: Judge) -> None:
     assert real["object_top1"] >= 0.98
     assert real["background"] >= 0.98
     assert real["words"] >= 0.97
-    assert real["detail_error"] < 0.02
+    assert real["detail_error"] < 0.03
 
 
 def test_the_detail_error_sees_blur_that_the_name_does_not(judge: Judge) -> None:

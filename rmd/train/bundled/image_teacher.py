@@ -20,7 +20,8 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from rmd.train.bundled import image_lesson as lesson
 from rmd.train.bundled import image_text as text
-from rmd.train.loop import CPU, Average, Run, Trained, generator_for, mixed, parameters, set_rate
+from rmd.train.loop import CPU, Average, Run, generator_for, mixed, parameters, set_rate
+from rmd.train.roles import Trained
 from rmd.train.sheets import save_sheet
 from rmd.worlds import emoji, views
 from rmd.worlds.views import Views

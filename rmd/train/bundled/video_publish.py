@@ -14,13 +14,13 @@ from torch import Tensor
 
 from rmd.backbones.cards import BackboneSpec
 from rmd.backbones.folders import BACKBONE_CARD
-from rmd.train.publish import HISTORY, LICENCE, as_table, facts_of, history, replace_folder, write_student
+from rmd.train.export import replace_folder
+from rmd.train.publish import HISTORY, LICENCE, as_table, facts_of, history, write_student
 from rmd.worlds import clips
 
 GUIDANCE = 2.0
 PROMPTS = Path(__file__).resolve().parents[3] / "assets" / "prompts_video.txt"
 PLAN = (6, 3)  # steps and switch of the default plan
-DISTILLATION, WARM_UP = 300, 200  # iterations, and how many of them are warm-up
 
 
 @torch.no_grad()
@@ -145,9 +145,10 @@ A few-step, guidance-free student that starts at 64 px and ends at 128 px, disti
 the resolution trajectory (RMD, arXiv 2603.06136). One set of weights for any plan: 1 to 8 steps, any switch point.
 
 - **Recipe**: plain guidance distillation as a warm-up, then distribution matching on random plans (1 to 8 steps, any
-  switch, any eta, mostly `band` re-injection); the teacher's guidance was {train[guidance]}.
+  switch, any eta, mostly `band` re-injection).
+- **Run**: {card[training]}.
 - **Commands**: `python -m rmd train video-distill`, then `publish-video-student`.
-- **Default plan**: 3 low-resolution + 3 high-resolution steps, eta {train[eta]}, `{train[reinjection]}`.
+- **Default plan**: 3 low-resolution + 3 high-resolution steps, eta {card[eta]}, `{card[reinjection]}`.
 - **Data and licence**: as its base model; see NOTICE.
 
 ## Training

@@ -1,0 +1,90 @@
+"""`python -m rmd train distill`: from arguments to a backbone, a source of prompts and a run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rmd.backbones import catalog
+from rmd.backbones.base import Backbone
+from rmd.backbones.loading import open_backbone
+from rmd.backbones.outline import read_outline
+from rmd.checks import RequestError, size_of
+from rmd.disk import ensure_writable, write_whole
+from rmd.train.command import IMAGE, OUT, VIDEO
+from rmd.train.distill import train
+from rmd.train.loop import STATE
+from rmd.train.settings import Settings, assignments, changed, read_recipe
+from rmd.train.source import Clips, Pictures, PromptFile, Source
+
+FREE = {"steps", "minutes", "sheet_every", "save_minutes"}
+"""What may change when a run goes on."""
+ARGUMENTS = ("backbone", "prompts", "lora", "size", "low", "frames", "steps", "minutes")
+SETTINGS_FILE = "settings.json"
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The recipe, then the arguments, then what --set says."""
+    recipe = args.recipe or ("emoji-sdxl" if args.backbone is None else None)
+    settings = read_recipe(recipe) if recipe else Settings()
+    given = {name: getattr(args, name) for name in ARGUMENTS if getattr(args, name) is not None}
+    return changed(settings, {**given, **assignments(args.set)})
+
+
+def run(args: argparse.Namespace, device: torch.device) -> Path:
+    """Check everything that can be checked before anything loads, then distil; returns the student's folder."""
+    settings = settings_of(args)
+    entry = catalog.find(settings.backbone)
+    out = args.out or (args.runs / OUT[entry.id] if entry.id in OUT else None)
+    if out is None:
+        raise RequestError("out is missing; give the run's folder with --out.")
+    prompts = PromptFile(Path(settings.prompts)) if settings.prompts else None
+    if prompts is None and entry.id not in OUT:
+        raise RequestError(f"prompts is missing; {entry.name} needs --prompts, a text file with a prompt per line.")
+    if args.student is not None and settings.lora is not None:
+        raise RequestError("student and lora cannot be used together; a LoRA begins at the teacher.")
+    outline = read_outline(entry, None)
+    wanted = {name: getattr(settings, name) for name in ("size", "low", "frames")}
+    request = outline.request({"prompt": "a", **wanted})  # sizes are checked as a request's are
+    claim(out, settings)
+    backbone = opened(entry, settings, device)
+    sizes: dict[str, Any] = {"high": size_of(str(request.size)), "low": size_of(str(request.low))}
+    backbone.spec = replace(backbone.spec, **sizes, frames=request.frames)
+    return train(backbone, prompts or world(entry, backbone, args.runs), settings, out, args.student)
+
+
+def opened(entry: catalog.Entry, settings: Settings, device: torch.device) -> Backbone:
+    """The backbone, in fp32 where all of it is trained: its copies for computing are made from that."""
+    catalog.check_there(entry)
+    dtype = torch.float32 if settings.lora is None else None
+    return open_backbone(entry.folder, entry.id, device, dtype, entry.spec)
+
+
+def world(entry: catalog.Entry, backbone: Backbone, runs: Path) -> Source:
+    """What the bundled backbones were trained on."""
+    assert entry.id in (IMAGE.id, VIDEO.id)
+    return Pictures(backbone) if entry.id == IMAGE.id else Clips(runs / "video-teacher" / "latents.pt")
+
+
+def claim(out: Path, settings: Settings) -> None:
+    """Make the folder this run's own; RequestError for one that holds another run or something else."""
+    file, mine = out / SETTINGS_FILE, asdict(settings)
+    if file.is_file():
+        theirs = json.loads(file.read_text())
+        other = [name for name in mine if name not in FREE and mine[name] != theirs.get(name)]
+        if other:
+            name = other[0]
+            raise RequestError(
+                f"out: {out} holds a run with {name} {theirs.get(name)!r}, not {mine[name]!r}; give the same settings "
+                "to go on with it, or another folder."
+            )
+    elif (out / STATE).exists() or (out / "student").exists():
+        raise RequestError(f"out: {out} holds another run, without its settings; give another folder.")
+    ensure_writable(out)
+    text = json.dumps(mine, indent=1) + "\n"
+    write_whole(file, lambda path: path.write_text(text))

@@ -1,0 +1,113 @@
+"""What a distillation leaves: sheets to look at, and the student's folder with its card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rmd.backbones.base import Backbone
+from rmd.backbones.folders import STUDENT_CARD
+from rmd.method.cascade import CascadeSampler
+from rmd.method.denoiser import Denoiser
+from rmd.method.plan import two_stage
+from rmd.train.loop import Run, generator_for
+from rmd.train.roles import Adapter
+from rmd.train.sheets import save_sheet
+from rmd.train.source import Source
+
+if TYPE_CHECKING:
+    from rmd.train.distill import Distiller
+
+SETTINGS_FILE = "settings.json"
+ETA, REINJECTION = 0.7, "band"  # of a student's default plan, where training draws all of them
+PLANS = ((1, 0), (0, 1), (1, 1), (2, 2), (3, 1), (4, 4))  # rows of a sheet: low and high steps
+
+
+def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a temporary folder beside `target` and put it in its place, without the paths it was loaded from."""
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        fill(partial)
+        for path in partial.rglob("config.json"):  # diffusers notes where each part came from
+            config = json.loads(path.read_text())
+            config.pop("_name_or_path", None)
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@torch.no_grad()
+def sheet(distiller: Distiller, source: Source, path: Path) -> None:
+    """Fixed prompts (columns) by PLANS (rows): eight pictures in a row, or four frames of each of three clips.
+
+    A run on one plan alone shows that plan, with other seeds from row to row.
+    """
+    student, settings = distiller.student_call, distiller.settings
+    g = generator_for(settings.seed, 10**6)
+    frames = student.spec.frames
+    prompts = source.prompts(3 if frames > 1 else 8, g)
+    prompt, pictures = distiller.encode(prompts), []
+    low_size, size = student.latent_size(student.spec.low), student.latent_size(student.spec.high)
+    for row, (low, high) in enumerate(PLANS):
+        steps = settings.plan_steps or low + high
+        switch = min(steps, low) if settings.plan_switch is None else settings.plan_switch
+        plan = two_stage(
+            student.schedule, steps, switch, low_size, size, eta=ETA if settings.eta is None else settings.eta,
+            reinjection=settings.reinjection or REINJECTION,
+        )  # fmt: skip
+        fixed = settings.plan_steps is not None
+        seeds = generator_for(settings.seed, 10**6 + 1 + row * fixed)
+        noise = torch.randn((len(prompts), student.channels, *size), generator=seeds).to(student.device)
+        x0 = noise
+        for event in CascadeSampler(student.schedule, plan).steps(Denoiser(student, prompt), noise, seeds):
+            x0 = event.estimate.x0
+        pictures.append(student.pixels(x0))
+    rows = [x if x.ndim == 4 else x[:, :, :: max(1, frames // 4)].transpose(1, 2).flatten(0, 1) for x in pictures]
+    save_sheet(torch.cat(rows), path, len(rows[0]))
+
+
+def card_of(distiller: Distiller, backbone: Backbone, run: Run) -> dict[str, Any]:
+    """What rmd.json says of the student."""
+    s, spec = distiller.settings, backbone.spec
+    steps = s.plan_steps or spec.default_steps
+    switch = s.plan_switch if s.plan_switch is not None else min(spec.default_switch, steps)
+    plans = "random plans, 1 to 8 steps and any switch" if s.plan_steps is None else f"{steps} steps"
+    return {
+        "name": "RMD student",
+        "base_model": spec.name,
+        "licence": spec.licence,
+        "default_steps": steps,
+        "default_switch": switch,
+        "eta": ETA if s.eta is None else s.eta,
+        "reinjection": s.reinjection or REINJECTION,
+        "training": f"{run.step} iterations in {run.seconds / 60:.0f} minutes on {run.hardware}; {plans}; teacher's "
+        f"guidance {distiller.guidance:g}" + ("" if s.lora is None else f"; LoRA of rank {s.lora}"),
+        "quality": {},
+    }
+
+
+def export(distiller: Distiller, backbone: Any, run: Run, folder: Path) -> Path:
+    """Write the student's weights in fp16, its card and the settings it was trained with; returns the folder."""
+    role = distiller.student
+
+    def fill(partial: Path) -> None:
+        if isinstance(role, Adapter):
+            layers = {f"{backbone.component}_lora_layers": role.exported()}
+            backbone.pipe.save_lora_weights(partial, **layers)
+        else:
+            role.master.to(torch.float16).save_pretrained(partial / backbone.component)
+        (partial / STUDENT_CARD).write_text(json.dumps(card_of(distiller, backbone, run), indent=1) + "\n")
+        (partial / SETTINGS_FILE).write_text(json.dumps(asdict(distiller.settings), indent=1) + "\n")
+
+    replace_folder(folder, fill)
+    return folder

@@ -1,0 +1,106 @@
+"""The networks of a distillation as they are optimised and as they compute: full copies, or LoRAs on one base.
+
+Full: student and fake_score are copies of the teacher. LoRA: all three are one frozen network, student and
+fake_score each with a low-rank adapter of its own, so that a large backbone needs memory for one network only.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from rmd.backbones.machine import default_dtype
+
+LAYERS = (
+    "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "proj_in", "proj_out",
+    "net.0.proj", "net.2",
+)  # fmt: skip
+"""Ends of the names of the layers that a LoRA changes: attention and feed-forward, as diffusers names them."""
+
+
+class Trained:
+    """A network that is trained whole.
+
+    `master` keeps fp32 weights, which small updates can still change; `network` is a copy in the dtype that this
+    hardware is fast in, or the master itself where that is fp32.
+    """
+
+    def __init__(self, master: nn.Module, device: torch.device):
+        dtype = default_dtype(device)
+        dtype = torch.bfloat16 if dtype == torch.float16 else dtype  # fp16 gradients vanish without a scale
+        self.master: Any = master
+        self.network: Any = master if dtype == torch.float32 else copy.deepcopy(master).to(dtype)
+
+    def step(self, optimizer: torch.optim.Optimizer, more: Iterable[nn.Parameter] = (), norm: float = 1.0) -> None:
+        """After backward: clip the gradients, with those of `more` parameters that train along, update, forget them."""
+        mine = list(self.master.parameters())
+        if self.network is not self.master:
+            for here, there in zip(mine, self.network.parameters(), strict=True):
+                here.grad = None if there.grad is None else there.grad.float()
+                there.grad = None
+        nn.utils.clip_grad_norm_([*mine, *more], norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self.spread()
+
+    @torch.no_grad()
+    def spread(self) -> None:
+        """The masters' weights into the computing copy."""
+        if self.network is not self.master:
+            torch._foreach_copy_(list(self.network.parameters()), list(self.master.parameters()))
+
+
+class Role(nn.Module):
+    """One base network with one of its adapters in use, or with none."""
+
+    def __init__(self, base: Any, adapter: str | None):
+        super().__init__()
+        self.base, self.adapter = base, adapter
+        self.config = base.config
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        if self.adapter is None:
+            self.base.disable_adapters()
+        else:
+            self.base.enable_adapters()
+            self.base.set_adapter(self.adapter)
+        for layer in lora_weights(self.base).values():  # choosing an adapter freezes the others, for good
+            layer.requires_grad_(True)
+        return self.base(*arguments, **named)
+
+
+def lora_weights(base: nn.Module, adapter: str = "") -> dict[str, nn.Parameter]:
+    """The base's LoRA weights by name, of one adapter or of all."""
+    return {n: p for n, p in base.named_parameters() if ".lora_" in n and (not adapter or f".{adapter}." in n)}
+
+
+class Adapter(Trained):
+    """A LoRA on a shared frozen base; its weights are fp32, the base stays in the dtype it has."""
+
+    def __init__(self, base: Any, name: str, rank: int):
+        from peft import LoraConfig
+
+        base.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LAYERS)), adapter_name=name)
+        weights = lora_weights(base, name)
+        for weight in weights.values():
+            weight.data = weight.data.float()
+        self.name = name
+        self.master = nn.ParameterDict({n.replace(f".{name}.", ".").replace(".", "/"): w for n, w in weights.items()})
+        self.network = Role(base, name)
+
+    def step(self, optimizer: torch.optim.Optimizer, more: Iterable[nn.Parameter] = (), norm: float = 1.0) -> None:
+        nn.utils.clip_grad_norm_([*self.master.parameters(), *more], norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def spread(self) -> None:
+        """Nothing to do: master and network share the weights."""
+
+    def exported(self) -> dict[str, torch.Tensor]:
+        """The weights in fp16 by PEFT's names, as pipelines save and load them."""
+        weights = lora_weights(self.network.base, self.name).items()
+        return {n.replace(f".{self.name}.", "."): w.detach().to("cpu", torch.float16).contiguous() for n, w in weights}

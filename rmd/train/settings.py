@@ -1,0 +1,136 @@
+"""What a distillation does: one table of settings, filled from a recipe, the command line and `--set`.
+
+A recipe is a TOML file of these settings, nothing else. Sources of their values: the official RMD code (Wan: rates 5e-6
+and 2e-5, 300 iterations), DMD2's SDXL recipe, SwD (LoRA of rank 64), and what was measured here (method.md, 4).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from rmd.checks import Choice, Real, RequestError, Size, Text, Whole
+from rmd.method.plan import MAX_STEPS, Reinjection
+from rmd.train.rollout import Renoising
+
+RECIPES = Path(__file__).with_name("recipes")
+Kind = Whole | Real | Choice | Size | Text
+
+
+def setting(default: Any, kind: Kind, help: str) -> Any:
+    """A field of `Settings`; a default of None means that the backbone decides, or that there is none."""
+    return field(default=default, metadata={"kind": kind, "help": help})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Values are checked as they come in; RequestError names the setting, the value and what is allowed."""
+
+    backbone: str = setting("emoji-sdxl", Text(500), "id or folder of the backbone to distil")
+    prompts: str | None = setting(
+        None, Text(500), "file with a prompt per line; without one a bundled backbone's own world"
+    )
+    size: str | None = setting(None, Size(16384), "size of the result; the backbone's by default")
+    low: str | None = setting(None, Size(16384), "size of the low-resolution steps; the backbone's by default")
+    frames: int | None = setting(None, Whole(1, 1024), "frames of a clip; the backbone's by default")
+    lora: int | None = setting(None, Whole(1, 1024), "rank of a LoRA to train in place of the whole network")
+
+    steps: int = setting(1500, Whole(1, 10**7), "iterations in all")
+    minutes: float | None = setting(None, Real(0.001, 10**6), "end after so much time where steps are left")
+    warm_up: int = setting(
+        300, Whole(0, 10**6), "iterations of plain guidance distillation on the world's own pictures"
+    )
+    warm_up_rate: float = setting(1e-4, Real(0, 1), "learning rate of these")
+    batch: int = setting(8, Whole(1, 4096), "samples of one rollout")
+    accumulate: int = setting(1, Whole(1, 1024), "rollouts whose gradients make one update")
+    kept: int = setting(2, Whole(1, MAX_STEPS), "steps of one rollout that are trained")
+    fake_updates: int = setting(5, Whole(1, 100), "updates of fake_score for each one of the student")
+    rate: float = setting(1e-4, Real(0, 1), "learning rate of the student")
+    fake_rate: float = setting(2e-4, Real(0, 1), "learning rate of fake_score")
+    clip: float = setting(1.0, Real(0.001, 1000), "largest norm of a gradient")
+    guidance: float | None = setting(
+        None, Real(1, 30), "the teacher's classifier-free guidance; its usual one by default"
+    )
+    negative: str | None = setting(
+        None, Text(4000, empty=True), "the teacher's negative prompt; its usual one by default"
+    )
+    renoising: Renoising = setting(
+        "predicted", Choice(get_args(Renoising)), "how samples are noised before they are matched"
+    )
+    average: float = setting(0.99, Real(0, 0.99999), "decay of the student's running average")
+    patience: int = setting(
+        20, Whole(1, 10**4), "updates over which fake_score's loss is averaged while it catches up with the student"
+    )
+
+    plan_steps: int | None = setting(None, Whole(1, MAX_STEPS), "train this number of steps alone; any by default")
+    plan_switch: int | None = setting(None, Whole(0, MAX_STEPS), "train this switch alone; any by default")
+    eta: float | None = setting(None, Real(0, 1), "train this share of predicted noise alone; any by default")
+    reinjection: Reinjection | None = setting(
+        None, Choice(get_args(Reinjection)), "train this re-injection alone; mostly band by default"
+    )
+
+    checkpointing: str = setting("no", Choice(("no", "yes")), "recompute activations to save memory")
+    sheet_every: int = setting(500, Whole(1, 10**6), "iterations between two sheets of samples")
+    save_minutes: float = setting(2.0, Real(0.01, 10**4), "time between two saved states")
+    seed: int = setting(3, Whole(0, 2**31), "seed of everything drawn")
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value is not None or one.default is not None:
+                object.__setattr__(self, one.name, one.metadata["kind"].check(one.name, value))
+        if self.plan_switch is not None and self.plan_switch > (self.plan_steps or MAX_STEPS):
+            raise RequestError(
+                f"plan_switch must be at most plan_steps, which is {self.plan_steps}, not {self.plan_switch}."
+            )
+
+
+NAMES = tuple(one.name for one in fields(Settings))
+
+
+def recipes() -> list[str]:
+    """The names of the recipes that come with the program."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def read_recipe(recipe: str) -> Settings:
+    """A recipe by its name or its file; RequestError for what is none, and for what it says wrongly."""
+    path = Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml"
+    if not path.is_file():
+        raise RequestError(f"recipe must be one of {', '.join(recipes())}, or a .toml file, not {recipe!r}.")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RequestError(f"The recipe {path.name} cannot be read: {error}.") from error
+    return changed(Settings(), values)
+
+
+def changed(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """Settings with some of them replaced; RequestError names one that does not exist."""
+    unknown = [name for name in values if name not in NAMES]
+    if unknown:
+        raise RequestError(f"There is no training setting {unknown[0]!r}; there are {', '.join(NAMES)}.")
+    return replace(settings, **values)
+
+
+def assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """The values in arguments such as `rate=1e-5`, numbers as numbers."""
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise RequestError(f"--set takes NAME=VALUE, not {text!r}.")
+        values[name.strip()] = number(value.strip())
+    return values
+
+
+def number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,181 @@
+"""`python -m rmd train distill` on tiny genuine pipelines of every family, full and as a LoRA, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from rmd import cli
+from rmd.backbones.loading import open_backbone, open_student
+from rmd.train.settings import Settings, assignments, changed, read_recipe, recipes
+from tests.tiny_flow import SD3_CARD, WAN_CARD, tiny_sd3, tiny_wan
+
+QUICK = ("--set", "warm_up=1", "--set", "fake_updates=1", "--set", "batch=1", "--set", "patience=1")
+
+
+@pytest.fixture(scope="session")
+def tiny_flow_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root, folders = tmp_path_factory.mktemp("flows"), {}
+    for name, pipe, card in (("tiny_sd3", tiny_sd3(t5=False), SD3_CARD), ("tiny_wan", tiny_wan(), WAN_CARD)):
+        folders[name] = root / name
+        pipe.save_pretrained(folders[name])
+        (folders[name] / "backbone.json").write_text(json.dumps(card))
+    return folders
+
+
+@pytest.fixture
+def tiny(request: pytest.FixtureRequest, tiny_sdxl: Path, tiny_flow_folders: dict[str, Path]) -> Path:
+    """The folder of a family's tiny pipeline."""
+    return {"tiny_sdxl": tiny_sdxl, **tiny_flow_folders}[request.param]
+
+
+FAMILIES = pytest.mark.parametrize("tiny", ["tiny_sdxl", "tiny_sd3", "tiny_wan"], indirect=True)
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    file = tmp_path / "prompts.txt"
+    file.write_text("# two prompts\na fox\n\na star on a blue background\n", encoding="utf-8")
+    return file
+
+
+def distil(folder: Path, prompts: Path, out: Path, *more: str) -> int:
+    arguments = ("--backbone", str(folder), "--prompts", str(prompts), "--out", str(out), "--device", "cpu")
+    return cli.main(["train", "distill", *arguments, "--steps", "5", *QUICK, *more])
+
+
+@pytest.mark.parametrize("rank", ["", "2"], ids=["full", "lora"])
+@FAMILIES
+def test_every_family_is_distilled_and_its_student_generates(
+    tiny: Path, rank: str, tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tiny, tmp_path / "run"
+    assert distil(folder, prompts, out, *(("--lora", rank) if rank else ())) == 0
+    assert capsys.readouterr().out.strip() == str(out / "student")
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["matching"] > 0
+    base = open_backbone(folder, "tiny", torch.device("cpu"), torch.float32)
+    student, card = open_student(out / "student", base)
+    assert card.distilled
+    assert ("LoRA of rank 2" in card.training) == bool(rank)
+    before, after = base.network.state_dict(), student.network.state_dict()
+    assert any(not torch.equal(value, after[name]) for name, value in before.items())
+    made = tmp_path / "made"
+    call = ["generate", "--backbone", str(folder), "--student", str(out / "student"), "--prompt", "a fox"]
+    assert cli.main([*call, "--steps", "2", "--switch", "1", "--no-teacher", "--out", str(made)]) == 0
+    assert any(made.iterdir())
+
+
+@FAMILIES
+def test_plain_diffusers_loads_the_lora_with_equal_output(tiny: Path, tmp_path: Path, prompts: Path) -> None:
+    folder = tiny
+    assert distil(folder, prompts, tmp_path / "run", "--lora", "2", "--set", "rate=0.05") == 0
+    base = open_backbone(folder, "tiny", torch.device("cpu"), torch.float32)
+    student, _ = open_student(tmp_path / "run" / "student", base)
+    index = json.loads((folder / "model_index.json").read_text())
+    absent: Any = {part: None for part, source in index.items() if source == [None, None]}
+    pipe: Any = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, **absent)
+    pipe.load_lora_weights(tmp_path / "run" / "student")
+    bare = base.with_network(getattr(pipe, base.component))
+    prompt = base.encode(["a fox"])
+    x = torch.randn(1, base.channels, *base.latent_size(base.spec.high), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours, theirs, teachers = (one.predict(x, 0.5, prompt) for one in (student, bare, base))
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    assert not torch.allclose(ours, teachers, atol=1e-3)
+
+
+def test_a_run_goes_on_and_refuses_other_settings(
+    tiny_sdxl: Path, tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert distil(tiny_sdxl, prompts, out) == 0
+    assert distil(tiny_sdxl, prompts, out, "--steps", "6") == 0
+    assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["step"] == 5
+    before = (out / "state.pt").read_bytes()
+    assert distil(tiny_sdxl, prompts, out, "--set", "rate=0.5") == 2
+    assert "rate 0.0001, not 0.5" in capsys.readouterr().err
+    assert (out / "state.pt").read_bytes() == before
+
+
+def test_a_size_of_its_own_is_trained(tiny_sdxl: Path, tmp_path: Path, prompts: Path) -> None:
+    assert distil(tiny_sdxl, prompts, tmp_path / "run", "--size", "96x64", "--low", "48x32") == 0
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["size"] == "96x64"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--set", "speed=3"), "no training setting 'speed'"),
+        (("--set", "rate"), "NAME=VALUE"),
+        (("--set", "rate=fast"), "rate must be"),
+        (("--set", "renoising=old"), "predicted, fresh"),
+        (("--set", "plan_steps=2", "--set", "plan_switch=3"), "plan_switch must be at most plan_steps, which is 2"),
+        (("--lora", "0"), "lora must be"),
+        (("--steps", "0"), "steps must be"),
+        (("--recipe", "sdxxl"), "recipe must be one of emoji-sdxl"),
+        (("--size", "65x64"), "size"),
+        (("--prompts", "nowhere.txt"), "nowhere.txt cannot be read"),
+        (("--backbone", "nothing"), "neither one of"),
+        (("--device", "cuda"), "no CUDA device"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_loads(
+    more: tuple[str, ...], words: str, tiny_sdxl: Path, tmp_path: Path, prompts: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert distil(tiny_sdxl, prompts, tmp_path / "run", *more) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "holds no prompt"),
+        (b"\n# nothing\n", "holds no prompt"),
+        ("ein Fuchs für\n".encode("latin-1"), "not UTF-8 text (byte 11"),
+        (b"a fox\n" + b"x" * 5000, "prompts: line 2 has 5000 characters"),
+    ],
+)
+def test_a_file_of_prompts_is_checked(
+    content: bytes, words: str, tiny_sdxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_bytes(content)
+    assert distil(tiny_sdxl, file, tmp_path / "run") == 2
+    assert words in capsys.readouterr().err
+
+
+def test_prompts_and_a_folder_are_asked_for(
+    tiny_sdxl: Path, tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["train", "distill", "--backbone", str(tiny_sdxl)]
+    assert cli.main([*call, "--out", str(tmp_path / "run")]) == 2
+    assert "prompts is missing" in capsys.readouterr().err
+    assert cli.main([*call, "--prompts", str(prompts)]) == 2
+    assert "out is missing" in capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "state.pt").write_bytes(b"of another program")
+    assert distil(tiny_sdxl, prompts, tmp_path / "run") == 2
+    assert "holds another run" in capsys.readouterr().err
+
+
+def test_every_recipe_can_be_read_and_says_where_it_was_not_run() -> None:
+    assert {"emoji-sdxl", "emoji-wan", "sdxl", "sdxl-lora", "sd3.5-medium-lora", "wan2.1-1.3b"} <= set(recipes())
+    for name in recipes():
+        settings = read_recipe(name)
+        text = (Path(cli.__file__).parent / "train" / "recipes" / f"{name}.toml").read_text()
+        assert text.startswith("# ")
+        assert settings.backbone.startswith("emoji") == ("Not yet run at full size" not in text)
+
+
+def test_settings_given_as_text_are_numbers_where_they_are_numbers() -> None:
+    assert changed(Settings(), assignments(["rate=1e-5", "batch=4", "renoising=fresh"])) == Settings(
+        rate=1e-5, batch=4, renoising="fresh"
+    )
