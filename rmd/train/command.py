@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rmd.backbones.catalog import find
 from rmd.checks import RequestError
+from rmd.train.bundled import IMAGE, OUT, VIDEO
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 CONTINUED = 5
@@ -30,9 +30,6 @@ VIDEO_STAGES = {
     "publish-video-student": "after `distill --recipe emoji-wan`: as publish-student",
     "publish-video-quality": "after `evaluate --backbone emoji-wan --out RUNS/video-evaluate`: as publish-quality",
 }
-IMAGE, VIDEO = find("emoji-sdxl"), find("emoji-wan")
-OUT = {IMAGE.id: "distill", VIDEO.id: "video-distill"}
-"""Where the bundled students are trained, below --runs."""
 
 
 def add_train(commands: Any) -> None:

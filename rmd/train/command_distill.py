@@ -16,7 +16,7 @@ from rmd.backbones.loading import open_backbone
 from rmd.backbones.outline import read_outline
 from rmd.checks import RequestError, size_of
 from rmd.disk import ensure_writable, write_whole
-from rmd.train.command import IMAGE, OUT, VIDEO
+from rmd.train.bundled import IMAGE, OUT, VIDEO
 from rmd.train.distill import train
 from rmd.train.loop import STATE
 from rmd.train.settings import Settings, assignments, changed, read_recipe

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -16,13 +16,11 @@ from rmd.backbones.folders import STUDENT_CARD
 from rmd.method.cascade import CascadeSampler
 from rmd.method.denoiser import Denoiser
 from rmd.method.plan import two_stage
+from rmd.train.distiller import Distiller
 from rmd.train.loop import Run, generator_for
 from rmd.train.roles import Adapter
 from rmd.train.sheets import save_sheet
 from rmd.train.source import Source
-
-if TYPE_CHECKING:
-    from rmd.train.distill import Distiller
 
 SETTINGS_FILE = "settings.json"
 ETA, REINJECTION = 0.7, "band"  # of a student's default plan, where training draws all of them

@@ -165,12 +165,13 @@ def test_teacher_previews_are_its_clean_estimates(backbone: SDXLBackbone) -> Non
 
 
 def test_another_network_shares_everything_else(backbone: SDXLBackbone) -> None:
-    network = torch.nn.Identity()
+    network = torch.nn.Linear(2, 2, dtype=torch.float64)
     other = backbone.with_network(network)
     assert other.network is network
     assert backbone.network is not network
     assert other.schedule is backbone.schedule
     assert other.spec is backbone.spec
+    assert (other.dtype, backbone.dtype) == (torch.float64, torch.float32)
 
 
 @pytest.mark.parametrize("pixels", [(0, 64), (60, 64), (-8, 64)])

@@ -20,7 +20,8 @@ from rmd.method.cascade import CascadeSampler
 from rmd.method.denoiser import Denoiser
 from rmd.method.plan import CascadePlan, two_stage
 from rmd.method.schedule import FlowSchedule, Time
-from rmd.train import distill, loop, losses, roles
+from rmd.train import distiller, loop, losses, roles
+from rmd.train.distiller import Distiller
 from rmd.train.settings import Settings
 
 SCHEDULE = FlowSchedule(1.0)
@@ -146,9 +147,9 @@ def distilled(start: nn.Module, iterations: int, monkeypatch: pytest.MonkeyPatch
         return PLAN
 
     monkeypatch.setattr(roles, "default_dtype", lambda device: torch.float32)
-    monkeypatch.setattr(distill, "random_plan", fixed)
+    monkeypatch.setattr(distiller, "random_plan", fixed)
     settings = Settings(rate=1e-3, fake_rate=2e-3)
-    trainer = distill.Distiller(World(start), settings)  # type: ignore[arg-type]
+    trainer = Distiller(World(start), settings)  # type: ignore[arg-type]
     trainer.teacher = World(Teacher())  # type: ignore[assignment]
     prompt = {"nothing": torch.zeros(256, 1)}
     for step in range(iterations):

@@ -17,6 +17,7 @@ from rmd.method.denoiser import Conditioning
 from rmd.method.plan import two_stage
 from rmd.method.schedule import scaled_linear
 from rmd.train import distill, roles, rollout
+from rmd.train.distiller import Distiller
 from rmd.train.loop import Replicas, Run
 from rmd.train.roles import Trained
 from rmd.train.settings import Settings
@@ -109,7 +110,7 @@ def test_predicted_noise_stays_in_what_is_noised_again() -> None:
 
 @pytest.mark.parametrize("rank", [None, 2], ids=["full", "lora"])
 def test_one_iteration_moves_student_and_fake_score_but_not_the_teacher(backbone: Backbone, rank: int | None) -> None:
-    trainer = distill.Distiller(backbone, Settings(lora=rank, batch=2, guidance=3.0))
+    trainer = Distiller(backbone, Settings(lora=rank, batch=2, guidance=3.0))
     source, g = PromptList(), torch.Generator().manual_seed(5)
     frozen = {n: p.clone() for n, p in backbone.network.state_dict().items()}
     student, fake = weights_of(trainer.student), weights_of(trainer.fake)
@@ -126,7 +127,7 @@ def test_one_iteration_moves_student_and_fake_score_but_not_the_teacher(backbone
 
 def test_adapters_on_one_base_are_three_networks(backbone: Backbone) -> None:
     """The teacher is the base as it was; student and fake_score differ from it and from each other once trained."""
-    trainer = distill.Distiller(backbone, Settings(lora=2))
+    trainer = Distiller(backbone, Settings(lora=2))
     prompt, x = trainer.encode(["fox"]), torch.randn(1, backbone.channels, 8, 8)
 
     def outputs() -> list[torch.Tensor]:
@@ -149,7 +150,7 @@ def test_adapters_on_one_base_are_three_networks(backbone: Backbone) -> None:
 
 
 def test_rollouts_that_are_accumulated_count_as_their_mean(backbone: Backbone) -> None:
-    trainer = distill.Distiller(backbone, Settings(accumulate=2, clip=1000.0))
+    trainer = Distiller(backbone, Settings(accumulate=2, clip=1000.0))
     parameter, factors = next(trainer.student.master.parameters()), [1.0, 3.0]
 
     def loss() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -164,7 +165,7 @@ def test_rollouts_that_are_accumulated_count_as_their_mean(backbone: Backbone) -
 
 
 def test_matching_begins_with_a_copy_of_the_student(backbone: Backbone) -> None:
-    trainer = distill.Distiller(backbone, Settings(batch=2))
+    trainer = Distiller(backbone, Settings(batch=2))
     source, g = PromptList(), torch.Generator().manual_seed(5)
     trainer.iterate(source, False, g, g)
     for step in range(2):

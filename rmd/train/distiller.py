@@ -1,0 +1,166 @@
+"""The updates of a distillation: guidance distillation, fake_score's denoising, the student's matching."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rmd.backbones.adapter import dtype_of
+from rmd.backbones.base import Backbone
+from rmd.method.denoiser import Conditioning, Denoiser
+from rmd.train import losses
+from rmd.train.graphs import Replayed
+from rmd.train.roles import Adapter, Role, Trained
+from rmd.train.rollout import Kept, draw_times, random_plan, random_steps, renoise, rollout
+from rmd.train.settings import Settings
+from rmd.train.source import Source
+
+
+def repeat(conditioning: Conditioning, times: int) -> Conditioning:
+    return {k: torch.cat([v] * times) for k, v in conditioning.items()}
+
+
+def adam(network: nn.Module, rate: float) -> torch.optim.AdamW:
+    return torch.optim.AdamW(network.parameters(), lr=rate, betas=(0.0, 0.95), weight_decay=1e-4, fused=True)
+
+
+class Distiller:
+    """The three networks, their optimisers, and the losses of which an iteration is made."""
+
+    def __init__(self, backbone: Backbone, settings: Settings):
+        self.settings = settings
+        self.guidance = backbone.spec.guidance if settings.guidance is None else settings.guidance
+        network: Any = backbone.network
+        if settings.lora is None:
+            self.student, self.fake = (
+                Trained(copy.deepcopy(network).float().requires_grad_(True), backbone.device) for _ in range(2)
+            )
+            dtype = dtype_of(self.student.network)
+            frozen = network if dtype_of(network) == dtype else copy.deepcopy(network).to(dtype)
+        else:
+            base = copy.deepcopy(network).requires_grad_(False)
+            with torch.random.fork_rng():
+                torch.manual_seed(settings.seed)  # of the adapters' first weights
+                self.student, self.fake = (Adapter(base, name, settings.lora) for name in ("student", "fake"))
+            frozen = Role(base, None)
+        if settings.checkpointing == "yes":
+            for role in (self.student, self.fake):
+                getattr(role.network, "base", role.network).enable_gradient_checkpointing()
+        self.teacher, self.student_call, self.fake_call = (
+            backbone.with_network(Replayed(network)) for network in (frozen, self.student.network, self.fake.network)
+        )
+        self.optimizer = adam(self.student.master, settings.rate)
+        self.fake_optimizer = adam(self.fake.master, settings.fake_rate)
+        said = backbone.spec.negative if settings.negative is None else settings.negative
+        self.negative = self.encode([said])
+
+    @torch.no_grad()
+    def encode(self, texts: list[str]) -> Conditioning:
+        """Prompts as the networks take them."""
+        dtype = dtype_of(self.teacher.network)
+        rows = self.teacher.encode(texts).items()
+        return {k: v.to(dtype) if v.is_floating_point() else v for k, v in rows}
+
+    def guided(self, prompt: Conditioning, count: int) -> Denoiser:
+        """The teacher with its guidance, for a batch of `count`."""
+        return Denoiser(self.teacher, prompt, repeat(self.negative, count), self.guidance)
+
+    def white(self, x: Tensor | Sequence[int], g: torch.Generator) -> Tensor:
+        shape = x.shape if isinstance(x, Tensor) else tuple(x)
+        return torch.randn(shape, generator=g, device=g.device).to(self.teacher.device)
+
+    def warm_up(self, prompt: Conditioning, x0: Tensor, g: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Guidance distillation on clean latents (B, C, *S) of either size: match the guided teacher in one call."""
+        t = torch.rand(len(x0), generator=g, device=g.device, dtype=torch.float64).cpu() * 0.95 + 0.05
+        x = self.teacher.schedule.add_noise(x0, self.white(x0, g), t)
+        with torch.no_grad():
+            target = self.guided(prompt, len(x0))(x, t).x0
+        loss = losses.guidance_loss(Denoiser(self.student_call, prompt)(x, t).x0, target)
+        return loss, {"guidance": loss.detach()}
+
+    def begin_matching(self) -> None:
+        """fake_score becomes a copy of the warmed student, its optimiser fresh."""
+        self.fake.master.load_state_dict(self.student.master.state_dict())
+        self.fake.spread()
+        self.fake_optimizer.state.clear()
+
+    def sample(self, prompt: Conditioning, plans: torch.Generator, g: torch.Generator, kept: int) -> list[Kept]:
+        """Steps of the student on a plan of the settings."""
+        s = self.settings
+        plan = random_plan(self.student_call, plans, s.plan_steps, s.plan_switch, s.eta, s.reinjection)
+        count = len(next(iter(prompt.values())))
+        noise = self.white((count, self.teacher.channels, *plan.size), g)
+        return rollout(self.student_call, prompt, plan, random_steps(plan, kept, plans), noise, g)
+
+    def renoised(self, kept: list[Kept], plans: torch.Generator, g: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The samples noised again and their times, steps one after the other along the batch."""
+        times = [draw_times(k, len(k.x0), plans) for k in kept]
+        kind, schedule = self.settings.renoising, self.teacher.schedule
+        x = [renoise(schedule, k, t, self.white(k.x0, g), kind) for k, t in zip(kept, times, strict=True)]
+        return torch.cat(x), torch.cat(times)
+
+    def denoise(
+        self, prompt: Conditioning, plans: torch.Generator, g: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """fake_score's loss on samples of the student as it is now."""
+        with torch.no_grad():
+            kept = self.sample(prompt, plans, g, kept=1)
+            x, t = self.renoised(kept, plans, g)
+        x0, snr = kept[0].x0, torch.exp(self.teacher.schedule.logsnr(t)).to(x.device)
+        estimate = Denoiser(self.fake_call, prompt)(x, t).x0
+        loss = losses.denoising_loss(estimate, x0, snr)
+        return loss, {"fake": loss.detach()}
+
+    def match(
+        self, prompt: Conditioning, plans: torch.Generator, g: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The student's loss: towards the teacher's distribution."""
+        kept = self.sample(prompt, plans, g, self.settings.kept)
+        x0, many = torch.cat([k.x0 for k in kept]), repeat(prompt, len(kept))
+        with torch.no_grad():
+            x, t = self.renoised(kept, plans, g)
+            fake_x0 = Denoiser(self.fake_call, many)(x, t).x0
+            teacher_x0 = self.guided(many, len(x0))(x, t).x0
+        loss = losses.matching_loss(x0, teacher_x0, fake_x0)
+        return loss, {"matching": loss.detach(), "teacher_fake": losses.agreement(teacher_x0, fake_x0)}
+
+    def update(self, role: Trained, loss: Callable[[], tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor]:
+        """One update of a network by the mean of `accumulate` losses."""
+        values: dict[str, Tensor] = {}
+        for _ in range(self.settings.accumulate):
+            one, values = loss()
+            (one / self.settings.accumulate).backward()
+        role.step(self.optimizer if role is self.student else self.fake_optimizer, norm=self.settings.clip)
+        return values
+
+    def warm(self, source: Source, step: int, g: torch.Generator, noise: torch.Generator) -> dict[str, Tensor]:
+        """An iteration of the warm-up, on the source's latents of both sizes or else on the student's own samples."""
+        full, batch = step % 2 == 0, self.settings.batch
+
+        def loss() -> tuple[Tensor, dict[str, Tensor]]:
+            given = source.latents(batch * (1 if full else 3), full, g)
+            if given is not None:
+                return self.warm_up(self.encode(given[1]), given[0], noise)
+            prompt = self.encode(source.prompts(batch, g))
+            with torch.no_grad():
+                x0 = self.sample(prompt, g, noise, kept=1)[0].x0
+            return self.warm_up(prompt, x0, noise)
+
+        return self.update(self.student, loss)
+
+    def iterate(self, source: Source, train_student: bool, g: torch.Generator, noise: torch.Generator) -> Any:
+        """An iteration of matching: fake_score catches up, then the student moves."""
+        values: dict[str, Tensor] = {}
+
+        def prompt() -> Conditioning:
+            return self.encode(source.prompts(self.settings.batch, g))
+
+        for _ in range(self.settings.fake_updates):
+            values |= self.update(self.fake, lambda: self.denoise(prompt(), g, noise))
+        if train_student:
+            values |= self.update(self.student, lambda: self.match(prompt(), g, noise))
+        return values
