@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -65,19 +66,33 @@ def idct(c: Tensor) -> Tensor:
     return rows.T @ c @ columns
 
 
-Generators = torch.Generator | Sequence[torch.Generator]
-"""One for a whole batch, or one for each of its samples."""
+@dataclass(frozen=True)
+class Share:
+    """One of several processes' part of what one generator draws for all of them, part by part along the batch."""
+
+    generator: torch.Generator
+    index: int
+    count: int
+
+
+Generators = torch.Generator | Share | Sequence[torch.Generator]
+"""One for a whole batch, one for each of its samples, or a process's share of one."""
 
 
 def white(like: Tensor, generator: Generators) -> Tensor:
     """White noise of a tensor's shape (B, …), device and dtype, drawn in fp32 where the generator is."""
     if isinstance(generator, torch.Generator):
-        drawn = torch.randn(like.shape, generator=generator, device=generator.device, dtype=torch.float32)
+        drawn = normal(like.shape, generator)
+    elif isinstance(generator, Share):
+        count, *rest = like.shape
+        drawn = normal((count * generator.count, *rest), generator.generator)[generator.index * count :][:count]
     else:
-        drawn = torch.cat(
-            [torch.randn((1, *like.shape[1:]), generator=g, device=g.device, dtype=torch.float32) for g in generator]
-        )
+        drawn = torch.cat([normal((1, *like.shape[1:]), g) for g in generator])
     return drawn.to(like.device, like.dtype)
+
+
+def normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    return torch.randn(tuple(shape), generator=generator, device=generator.device, dtype=torch.float32)
 
 
 def low_band(noise: Tensor, size: Sequence[int]) -> Tensor:

@@ -105,7 +105,8 @@ def distill(args: argparse.Namespace) -> None:
     # imported here: the training stages are not needed to start the other commands
     from rmd.train.command_distill import run
 
-    print(run(args, device_of(args)))
+    student = run(args, device_of(args))
+    print(student)
 
 
 def run_stage(args: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ from rmd.train.distill import train
 from rmd.train.loop import STATE
 from rmd.train.settings import Settings, assignments, changed, read_recipe
 from rmd.train.source import Clips, Pictures, PromptFile, Source
+from rmd.train.together import Together
 
 FREE = {"steps", "minutes", "sheet_every", "save_minutes"}
 """What may change when a run goes on."""
@@ -51,11 +52,14 @@ def run(args: argparse.Namespace, device: torch.device) -> Path:
     outline = read_outline(entry, None)
     wanted = {name: getattr(settings, name) for name in ("size", "low", "frames")}
     request = outline.request({"prompt": "a", **wanted})  # sizes are checked as a request's are
-    claim(out, settings)
-    backbone = opened(entry, settings, device)
+    together = Together(device)
+    if together.first:
+        claim(out, settings)
+    together.wait()
+    backbone = opened(entry, settings, together.device)
     sizes: dict[str, Any] = {"high": size_of(str(request.size)), "low": size_of(str(request.low))}
     backbone.spec = replace(backbone.spec, **sizes, frames=request.frames)
-    return train(backbone, prompts or world(entry, backbone, args.runs), settings, out, args.student)
+    return train(backbone, prompts or world(entry, backbone, args.runs), settings, out, args.student, together)
 
 
 def opened(entry: catalog.Entry, settings: Settings, device: torch.device) -> Backbone:

@@ -21,6 +21,7 @@ from rmd.train.export import export, sheet
 from rmd.train.loop import Average, Run, generator_for, set_rate
 from rmd.train.settings import Settings
 from rmd.train.source import Source
+from rmd.train.together import Together
 
 
 class CatchUp:
@@ -44,14 +45,23 @@ class CatchUp:
         self.losses, self.done = list(state["losses"]), state["done"]
 
 
-def train(backbone: Backbone, source: Source, settings: Settings, folder: Path, start: Path | None = None) -> Path:
+def train(
+    backbone: Backbone,
+    source: Source,
+    settings: Settings,
+    folder: Path,
+    start: Path | None = None,
+    together: Together | None = None,
+) -> Path:
     """Distil a loaded backbone, or go on where the run in `folder` stopped; returns the student's folder, `student`.
 
-    start: a student to begin from instead of the teacher's own weights (whole networks only).
+    start: a student to begin from instead of the teacher's own weights (whole networks only). together: the processes
+    that train it together, each with the backbone on its own device.
     """
     for part in backbone.parts():
         part.requires_grad_(False)
-    distiller, caught = Distiller(backbone, settings), CatchUp(settings.patience)
+    together = together or Together(backbone.device)
+    distiller, caught = Distiller(backbone, settings, together), CatchUp(settings.patience)
     if start is not None:
         distiller.student.master.load_state_dict(open_student(start, backbone)[0].network.state_dict())
     average = Average({"student": distiller.student.master}, settings.average)
@@ -63,7 +73,7 @@ def train(backbone: Backbone, source: Source, settings: Settings, folder: Path, 
         "average": average,
         "caught": caught,
     }
-    run = Run(folder, parts, settings.minutes, backbone.device, settings.save_minutes * 60)
+    run = Run(folder, parts, settings.minutes, backbone.device, settings.save_minutes * 60, together)
     for role in (distiller.student, distiller.fake):
         role.spread()
     totals: dict[str, list[Tensor]] = {}
@@ -82,24 +92,27 @@ def train(backbone: Backbone, source: Source, settings: Settings, folder: Path, 
                 distiller.begin_matching()
             values = distiller.iterate(source, caught.done, g, noise)
             if not caught.done:
-                caught.add(float(values["fake"]))
+                caught.add(float(together.mean(values["fake"])))
         updates = 1 if warming else settings.fake_updates + ("matching" in values)
-        run.samples += updates * settings.batch * settings.accumulate
+        run.samples += updates * settings.batch * settings.accumulate * together.count
         average.update()
         for name, value in values.items():
             totals.setdefault(name, []).append(value)
         if (step + 1) % 50 == 0 or run.last:
-            row = {k: float(torch.stack(v).mean()) for k, v in totals.items()}
+            row = {k: float(together.mean(torch.stack(v).mean())) for k, v in totals.items()}
             run.log(**row)
             watch(row)
             totals = {}
-        if (step + 1) % settings.sheet_every == 0:
+        if (step + 1) % settings.sheet_every == 0 and together.first:
             swap(average, distiller)
             sheet(distiller, source, folder / f"sheet-{step + 1:05d}.png")
             swap(average, distiller)
     swap(average, distiller)
-    sheet(distiller, source, folder / "sheet.png")
-    return export(distiller, backbone, run, folder / "student")
+    if together.first:
+        sheet(distiller, source, folder / "sheet.png")
+        export(distiller, backbone, run, folder / "student")
+    together.wait()
+    return folder / "student"
 
 
 def swap(average: Average, distiller: Distiller) -> None:

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from rmd.backbones.adapter import dtype_of
 from rmd.backbones.base import Backbone
 from rmd.method.denoiser import Conditioning, Denoiser
+from rmd.method.transition import white
 from rmd.train import losses
 from rmd.train.graphs import Replayed
 from rmd.train.roles import Adapter, Role, Trained
 from rmd.train.rollout import Kept, draw_times, random_plan, random_steps, renoise, rollout
 from rmd.train.settings import Settings
 from rmd.train.source import Source
+from rmd.train.together import Together
 
 
 def repeat(conditioning: Conditioning, times: int) -> Conditioning:
@@ -31,8 +33,8 @@ def adam(network: nn.Module, rate: float) -> torch.optim.AdamW:
 class Distiller:
     """The three networks, their optimisers, and the losses of which an iteration is made."""
 
-    def __init__(self, backbone: Backbone, settings: Settings):
-        self.settings = settings
+    def __init__(self, backbone: Backbone, settings: Settings, together: Together | None = None):
+        self.settings, self.together = settings, together or Together(backbone.device)
         self.guidance = backbone.spec.guidance if settings.guidance is None else settings.guidance
         network: Any = backbone.network
         if settings.lora is None:
@@ -70,12 +72,22 @@ class Distiller:
         return Denoiser(self.teacher, prompt, repeat(self.negative, count), self.guidance)
 
     def white(self, x: Tensor | Sequence[int], g: torch.Generator) -> Tensor:
+        """White noise of a shape, (B, …) with this process's B."""
         shape = x.shape if isinstance(x, Tensor) else tuple(x)
-        return torch.randn(shape, generator=g, device=g.device).to(self.teacher.device)
+        return white(torch.empty(shape, device=self.teacher.device), self.together.share(g))
+
+    def prompts(self, source: Source, g: torch.Generator) -> Conditioning:
+        """This process's share of a batch of prompts, encoded."""
+        return self.encode(list(self.together.rows(source.prompts(self.settings.batch * self.together.count, g))))
+
+    def whole(self, x: Tensor) -> int:
+        """The batch of all processes."""
+        return len(x) * self.together.count
 
     def warm_up(self, prompt: Conditioning, x0: Tensor, g: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Guidance distillation on clean latents (B, C, *S) of either size: match the guided teacher in one call."""
-        t = torch.rand(len(x0), generator=g, device=g.device, dtype=torch.float64).cpu() * 0.95 + 0.05
+        drawn = torch.rand(self.whole(x0), generator=g, device=g.device, dtype=torch.float64)
+        t = torch.as_tensor(self.together.rows(drawn)).cpu() * 0.95 + 0.05
         x = self.teacher.schedule.add_noise(x0, self.white(x0, g), t)
         with torch.no_grad():
             target = self.guided(prompt, len(x0))(x, t).x0
@@ -94,11 +106,11 @@ class Distiller:
         plan = random_plan(self.student_call, plans, s.plan_steps, s.plan_switch, s.eta, s.reinjection)
         count = len(next(iter(prompt.values())))
         noise = self.white((count, self.teacher.channels, *plan.size), g)
-        return rollout(self.student_call, prompt, plan, random_steps(plan, kept, plans), noise, g)
+        return rollout(self.student_call, prompt, plan, random_steps(plan, kept, plans), noise, self.together.share(g))
 
     def renoised(self, kept: list[Kept], plans: torch.Generator, g: torch.Generator) -> tuple[Tensor, Tensor]:
         """The samples noised again and their times, steps one after the other along the batch."""
-        times = [draw_times(k, len(k.x0), plans) for k in kept]
+        times = [torch.as_tensor(self.together.rows(draw_times(k, self.whole(k.x0), plans))) for k in kept]
         kind, schedule = self.settings.renoising, self.teacher.schedule
         x = [renoise(schedule, k, t, self.white(k.x0, g), kind) for k, t in zip(kept, times, strict=True)]
         return torch.cat(x), torch.cat(times)
@@ -134,7 +146,8 @@ class Distiller:
         for _ in range(self.settings.accumulate):
             one, values = loss()
             (one / self.settings.accumulate).backward()
-        role.step(self.optimizer if role is self.student else self.fake_optimizer, norm=self.settings.clip)
+        optimizer = self.optimizer if role is self.student else self.fake_optimizer
+        role.step(optimizer, norm=self.settings.clip, average=self.together.average_gradients)
         return values
 
     def warm(self, source: Source, step: int, g: torch.Generator, noise: torch.Generator) -> dict[str, Tensor]:
@@ -142,10 +155,11 @@ class Distiller:
         full, batch = step % 2 == 0, self.settings.batch
 
         def loss() -> tuple[Tensor, dict[str, Tensor]]:
-            given = source.latents(batch * (1 if full else 3), full, g)
+            given = source.latents(batch * (1 if full else 3) * self.together.count, full, g)
             if given is not None:
-                return self.warm_up(self.encode(given[1]), given[0], noise)
-            prompt = self.encode(source.prompts(batch, g))
+                x0, said = (self.together.rows(rows) for rows in given)
+                return self.warm_up(self.encode(list(said)), torch.as_tensor(x0), noise)
+            prompt = self.prompts(source, g)
             with torch.no_grad():
                 x0 = self.sample(prompt, g, noise, kept=1)[0].x0
             return self.warm_up(prompt, x0, noise)
@@ -156,11 +170,8 @@ class Distiller:
         """An iteration of matching: fake_score catches up, then the student moves."""
         values: dict[str, Tensor] = {}
 
-        def prompt() -> Conditioning:
-            return self.encode(source.prompts(self.settings.batch, g))
-
         for _ in range(self.settings.fake_updates):
-            values |= self.update(self.fake, lambda: self.denoise(prompt(), g, noise))
+            values |= self.update(self.fake, lambda: self.denoise(self.prompts(source, g), g, noise))
         if train_student:
-            values |= self.update(self.student, lambda: self.match(prompt(), g, noise))
+            values |= self.update(self.student, lambda: self.match(self.prompts(source, g), g, noise))
         return values

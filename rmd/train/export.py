@@ -94,8 +94,8 @@ def card_of(distiller: Distiller, backbone: Backbone, run: Run) -> dict[str, Any
     }
 
 
-def export(distiller: Distiller, backbone: Any, run: Run, folder: Path) -> Path:
-    """Write the student's weights in fp16, its card and the settings it was trained with; returns the folder."""
+def export(distiller: Distiller, backbone: Any, run: Run, folder: Path) -> None:
+    """Write the student's weights in fp16, its card and the settings it was trained with."""
     role = distiller.student
 
     def fill(partial: Path) -> None:
@@ -108,4 +108,3 @@ def export(distiller: Distiller, backbone: Any, run: Run, folder: Path) -> Path:
         (partial / SETTINGS_FILE).write_text(json.dumps(asdict(distiller.settings), indent=1) + "\n")
 
     replace_folder(folder, fill)
-    return folder

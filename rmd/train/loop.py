@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from rmd.backbones.machine import default_dtype, describe
 from rmd.disk import write_whole
+from rmd.train.together import Together
 
 CPU = torch.device("cpu")
 STATE = "state.pt"
@@ -85,7 +86,7 @@ class Run:
     parts: name → anything with state_dict/load_state_dict. The state is written to a temporary file and
     renamed, so an interruption at any moment leaves the last complete one.
     minutes: end when so much time has passed even if steps are left; `progress` then follows the clock, so that curves
-    over it come out whole on any hardware.
+    over it come out whole on any hardware. together: the processes that train this together.
     """
 
     def __init__(
@@ -95,8 +96,9 @@ class Run:
         minutes: float | None = None,
         device: torch.device = CPU,
         save_every_seconds: float = 120,
+        together: Together | None = None,
     ):
-        self.folder, self.parts, self.save_every = folder, parts, save_every_seconds
+        self.folder, self.parts, self.save_every, self.together = folder, parts, save_every_seconds, together
         self.minutes, self.hardware = minutes, describe(device.type)
         folder.mkdir(parents=True, exist_ok=True)
         self.step, self.seconds, self.samples, self.total, self.stopping = 0, 0.0, 0, 1, False
@@ -113,7 +115,7 @@ class Run:
         An interrupt or a request to end (SIGINT, SIGTERM) lets the step in progress finish, saves, and then raises
         KeyboardInterrupt.
         """
-        bar = tqdm(total=total, initial=self.step, desc=label, mininterval=5)
+        bar = tqdm(total=total, initial=self.step, desc=label, mininterval=5, disable=None if self.first else True)
         self.total = total
         with self.listening():
             while self.progress < 1 and not self.stopping:
@@ -121,6 +123,9 @@ class Run:
                 yield self.step
                 self.step += 1
                 self.seconds += time.monotonic() - start
+                if self.together is not None:  # all end at the same step, and follow one clock
+                    self.stopping = self.together.any(self.stopping)
+                    self.seconds = self.together.first_ones([self.seconds])[0]
                 bar.update()
                 if time.monotonic() - self._last_save > self.save_every:
                     self.save()
@@ -159,6 +164,9 @@ class Run:
 
     def save(self) -> None:
         """Write the state; RequestError where it cannot be written, the last one then stays."""
+        self._last_save = time.monotonic()
+        if not self.first:
+            return
         state = {
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
             "step": self.step,
@@ -167,9 +175,15 @@ class Run:
             "hardware": self.hardware,
         }
         write_whole(self.folder / STATE, lambda path: torch.save(state, path))
-        self._last_save = time.monotonic()
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.together is None or self.together.first
 
     def log(self, **values: float) -> None:
+        if not self.first:
+            return
         row: dict[str, Any] = {"step": self.step, "minutes": round(self.seconds / 60, 2), "samples": self.samples}
         row |= {k: round(v, 5) for k, v in values.items()} | {"hardware": self.hardware}
         with (self.folder / "log.jsonl").open("a") as file:

@@ -7,7 +7,7 @@ fake_score each with a low-rank adapter of its own, so that a large backbone nee
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -33,15 +33,27 @@ class Trained:
         dtype = default_dtype(device)
         dtype = torch.bfloat16 if dtype == torch.float16 else dtype  # fp16 gradients vanish without a scale
         self.master: Any = master
-        self.network: Any = master if dtype == torch.float32 else copy.deepcopy(master).to(dtype)
+        self.copied = dtype != torch.float32
+        self.network: Any = copy.deepcopy(master).to(dtype) if self.copied else master
 
-    def step(self, optimizer: torch.optim.Optimizer, more: Iterable[nn.Parameter] = (), norm: float = 1.0) -> None:
-        """After backward: clip the gradients, with those of `more` parameters that train along, update, forget them."""
+    def step(
+        self,
+        optimizer: torch.optim.Optimizer,
+        more: Iterable[nn.Parameter] = (),
+        norm: float = 1.0,
+        average: Callable[[Iterable[nn.Parameter]], None] | None = None,
+    ) -> None:
+        """After backward: clip the gradients, with those of `more` parameters that train along, update, forget them.
+
+        average: makes the gradients of several processes one.
+        """
         mine = list(self.master.parameters())
-        if self.network is not self.master:
+        if self.copied:
             for here, there in zip(mine, self.network.parameters(), strict=True):
                 here.grad = None if there.grad is None else there.grad.float()
                 there.grad = None
+        if average is not None:
+            average([*mine, *more])
         nn.utils.clip_grad_norm_([*mine, *more], norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -50,7 +62,7 @@ class Trained:
     @torch.no_grad()
     def spread(self) -> None:
         """The masters' weights into the computing copy."""
-        if self.network is not self.master:
+        if self.copied:
             torch._foreach_copy_(list(self.network.parameters()), list(self.master.parameters()))
 
 
@@ -88,17 +100,9 @@ class Adapter(Trained):
         weights = lora_weights(base, name)
         for weight in weights.values():
             weight.data = weight.data.float()
-        self.name = name
+        self.name, self.copied = name, False
         self.master = nn.ParameterDict({n.replace(f".{name}.", ".").replace(".", "/"): w for n, w in weights.items()})
         self.network = Role(base, name)
-
-    def step(self, optimizer: torch.optim.Optimizer, more: Iterable[nn.Parameter] = (), norm: float = 1.0) -> None:
-        nn.utils.clip_grad_norm_([*self.master.parameters(), *more], norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    def spread(self) -> None:
-        """Nothing to do: master and network share the weights."""
 
     def exported(self) -> dict[str, torch.Tensor]:
         """The weights in fp16 by PEFT's names, as pipelines save and load them."""

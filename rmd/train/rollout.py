@@ -13,7 +13,7 @@ from rmd.method.cascade import CascadeSampler
 from rmd.method.denoiser import Conditioning, Denoised, Denoiser
 from rmd.method.plan import CascadePlan, Reinjection, two_stage
 from rmd.method.schedule import NoiseSchedule, Time
-from rmd.method.transition import blend, reinject, upsample, white
+from rmd.method.transition import Generators, blend, reinject, upsample, white
 
 TOP = 0.98  # largest re-noising time
 OFFSET = 0.25, 0.10  # lower end of re-noising above the step's own end, as a share of the interval: low and high steps
@@ -83,7 +83,7 @@ def interval(plan: CascadePlan, index: int) -> tuple[float, float]:
 
 
 def rollout(
-    student: Backbone, prompt: Conditioning, plan: CascadePlan, chosen: set[int], noise: Tensor, g: torch.Generator
+    student: Backbone, prompt: Conditioning, plan: CascadePlan, chosen: set[int], noise: Tensor, g: Generators
 ) -> list[Kept]:
     """Run the plan from white noise (B, C, *S) of full size up to the last chosen step and keep the chosen ones.
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +182,29 @@ def test_settings_given_as_text_are_numbers_where_they_are_numbers() -> None:
     assert changed(Settings(), assignments(["rate=1e-5", "batch=4", "renoising=fresh"])) == Settings(
         rate=1e-5, batch=4, renoising="fresh"
     )
+
+
+@pytest.mark.parametrize("rank", ["", pytest.param("2", marks=pytest.mark.slow)], ids=["full", "lora"])
+def test_two_processes_train_as_one_with_twice_the_batch(
+    rank: str, tiny_sdxl: Path, tmp_path: Path, prompts: Path
+) -> None:
+    """Data parallel through accelerate, over gloo: the same samples, so the same weights."""
+    lora = ("--lora", rank) if rank else ()
+    program = (
+        "import sys, torch; torch.set_num_threads(1); torch.cpu.get_capabilities = lambda: {}; from rmd import cli; "
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    arguments = ["train", "distill", "--backbone", str(tiny_sdxl), "--prompts", str(prompts), "--device", "cpu"]
+    arguments += ["--steps", "4", *QUICK, "--set", "patience=1", *lora]
+    script = tmp_path / "program.py"
+    script.write_text(program)
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    both = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script)]
+    call = [*both, *arguments, "--out", str(tmp_path / "two"), "--set", "batch=1"]
+    subprocess.run(call, check=True, env=environment, timeout=120)
+    assert cli.main([*arguments, "--out", str(tmp_path / "one"), "--set", "batch=2"]) == 0
+    one, two = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "two"))
+    assert one["samples"] == two["samples"]
+    for role in ("student", "fake"):
+        for name, value in one["parts"][role].items():
+            assert torch.allclose(value, two["parts"][role][name], atol=1e-5), (role, name)
