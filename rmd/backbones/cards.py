@@ -35,6 +35,8 @@ class BackboneSpec:
     """Objects the model was trained on; empty when it is general."""
     colours: tuple[str, ...] = ()
     """Background colours the model was trained on."""
+    attributes: tuple[str, ...] = ()
+    """What else prompts may say of an object, as they say it."""
     prompts: tuple[str, ...] = ()
     """Prompts to suggest where one word is not enough of a prompt, as for clips."""
     caption_words: tuple[str, ...] = ("a", "an", "the", "of", "on", "in")

@@ -113,7 +113,7 @@ def read_spec(folder: Path, id: str) -> tuple[BackboneSpec, Tensor | None]:
 
 def spec_from(card: dict[str, Any], id: str) -> BackboneSpec:
     """A spec from plain values; raises TypeError or ValueError for what does not fit."""
-    lists = ("high", "low", "known_words", "colours", "prompts", "caption_words")
+    lists = ("high", "low", "known_words", "colours", "prompts", "attributes", "caption_words")
     values: dict[str, Any] = {**card, **{name: tuple(card[name]) for name in lists if name in card}}
     return BackboneSpec(id=id, **values)
 

@@ -16,11 +16,13 @@ from rmd.backbones.folders import BACKBONE_CARD, STUDENT_CARD
 from rmd.train.bundled.image_teacher import latents_of
 from rmd.train.export import replace_folder
 from rmd.worlds import emoji, views
+from rmd.worlds.emoji_judge import WORDS
 
 LICENCE = "apache-2.0 (weights), trained on MIT-licensed pictures"
 HIGH, LOW, GUIDANCE = (256, 256), (128, 128), 2.5
 PLAN = (4, 2)  # steps and switch of the default plan
 HISTORY = "training.json"
+PROMPTS = Path(__file__).resolve().parents[2] / "assets" / "prompts.txt"
 
 
 @torch.no_grad()
@@ -72,6 +74,8 @@ def teacher(runs: Path, target: Path, continued: bool) -> None:
         "known_words": [c.name for c in emoji.concepts()],
         "colours": list(emoji.COLOURS),
         "caption_words": list(views.CAPTION_WORDS),
+        "attributes": [word for words in WORDS.values() for word in words],
+        "prompts": PROMPTS.read_text().splitlines(),
         "rgb_factors": fit_rgb(vae, latents),
     }
     BackboneSpec(id="check", **{k: v for k, v in card.items() if k != "rgb_factors"})  # the reader's own shape

@@ -19,7 +19,9 @@ TIMES = "videos => videos.map(v => v.currentTime)"
 
 def choose_clips(page: Page) -> None:
     page.get_by_label("Model", exact=True).click()
-    page.get_by_role("option", name=WAN_CARD["name"], exact=True).click()
+    with page.expect_response("**/run/predict*"):  # its own settings: nobody presses Generate before they are there
+        page.get_by_role("option", name=WAN_CARD["name"], exact=True).click()
+    expect(page.get_by_label("Model", exact=True)).to_have_value(WAN_CARD["name"])
 
 
 def made(page: Page) -> None:

@@ -88,7 +88,7 @@ def test_only_another_model_brings_its_own_settings(browser: Browser, server: Se
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     outline = server.runner.offer.outline("emoji-sdxl")
-    expect(page.locator("#model input")).to_have_value(outline.spec.name)
+    expect(page.get_by_label("Model", exact=True)).to_have_value(outline.spec.name)
     for number, name in zip(numbers, ("steps", "switch"), strict=True):
         expect(number).to_have_value(str(outline.defaults()[name]))
     page.context.close()

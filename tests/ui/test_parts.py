@@ -12,6 +12,8 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from rmd.backbones import catalog
+from rmd.backbones.outline import read_outline
 from rmd.checks import RequestError
 from rmd.cli import main
 from rmd.engine.plans import plan_for
@@ -20,6 +22,7 @@ from rmd.request import GenerateRequest
 from rmd.serve.offer import Offer
 from rmd.serve.runner import Runner, Saved
 from rmd.ui import text
+from rmd.ui.draw.chips import chips_html
 from rmd.ui.draw.history import pair_table
 from rmd.ui.draw.map import chart_html, read_chart
 from rmd.ui.draw.schedule import schedule_svg
@@ -211,3 +214,11 @@ def test_times_of_a_busy_machine_are_shown_as_such(stored: list[Saved]) -> None:
     assert text.BUSY in speed(disturbed)
     assert "doubtful" in speed(disturbed)
     assert disturbed.result.as_dict()["busy"] is True
+
+
+def test_chips_tell_what_prompts_may_say() -> None:
+    spec = read_outline(catalog.find("emoji-sdxl")).spec
+    html = chips_html(replace(spec, prompts=("a small fox on the left",), attributes=("small", "on the left")))
+    assert 'data-text="a small fox on the left"' in html
+    assert "fox, " in html
+    assert "purple; also small, on the left" in html

@@ -18,11 +18,12 @@ def chips_html(spec: BackboneSpec | None) -> str:
     count = min(6, len(every))
     first = [every[i * len(every) // count] for i in range(count)]
     known = f"{', '.join(words)}; " if spec.prompts else ""
+    more = f"; also {', '.join(spec.attributes)}" if spec.attributes else ""
     return (
         f'<div class="chips">{"".join(map(chip, first))}</div>'
         f'<details class="chips-more"><summary>All {len(words)} things this model knows</summary>'
         f'<div class="chips">{"".join(map(chip, every))}</div>'
-        f'<p class="note">{escape(known)}on a background in {escape(", ".join(colours))}</p></details>'
+        f'<p class="note">{escape(known)}on a background in {escape(", ".join(colours))}{escape(more)}</p></details>'
     )
 
 
