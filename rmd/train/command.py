@@ -66,8 +66,6 @@ def add_stage(p: argparse.ArgumentParser, name: str) -> None:
 
 
 def add_distill(stages: Any) -> None:
-    from rmd.train.settings import recipes
-
     p = stages.add_parser(
         "distill",
         help="distil a few-step cross-resolution student from a backbone",
@@ -75,6 +73,18 @@ def add_distill(stages: Any) -> None:
         "`python -m rmd generate --student`. The same command goes on with a run that was stopped; Ctrl-C saves first. "
         "OUT/log.jsonl has the losses, OUT/sheet-*.png samples on fixed prompts.",
     )
+    add_settings(p)
+    p.set_defaults(run=distill)
+    p = stages.add_parser("plan", help="the memory that a distillation needs, before anything loads")
+    add_settings(p)
+    p.add_argument("--memory", type=float, metavar="GB", help="the device's memory; by default what is free here")
+    p.set_defaults(run=plan)
+
+
+def add_settings(p: argparse.ArgumentParser) -> None:
+    """What a distillation is asked with."""
+    from rmd.train.settings import recipes
+
     p.add_argument("--recipe", help=f"settings to begin from: a .toml file or {', '.join(recipes())}")
     p.add_argument("--backbone", help="id of a backbone or a local folder in diffusers' format")
     p.add_argument("--prompts", help="text file with a prompt per line")
@@ -88,7 +98,6 @@ def add_distill(stages: Any) -> None:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting; see docs/training.md"
     )
     add_common(p)
-    p.set_defaults(run=distill)
 
 
 def device_of(args: argparse.Namespace) -> Any:
@@ -107,6 +116,12 @@ def distill(args: argparse.Namespace) -> None:
 
     student = run(args, device_of(args))
     print(student)
+
+
+def plan(args: argparse.Namespace) -> None:
+    from rmd.train.command_distill import plan
+
+    print(plan(args, device_of(args)))
 
 
 def run_stage(args: argparse.Namespace) -> None:

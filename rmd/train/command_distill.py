@@ -13,12 +13,14 @@ import torch
 from rmd.backbones import catalog
 from rmd.backbones.base import Backbone
 from rmd.backbones.loading import open_backbone
+from rmd.backbones.machine import free_gb
 from rmd.backbones.outline import read_outline
 from rmd.checks import RequestError, size_of
 from rmd.disk import ensure_writable, write_whole
 from rmd.train.bundled import IMAGE, OUT, VIDEO
 from rmd.train.distill import train
 from rmd.train.loop import STATE
+from rmd.train.memory import check_room, needed, parameters
 from rmd.train.settings import Settings, assignments, changed, read_recipe
 from rmd.train.source import Clips, Pictures, PromptFile, Source
 from rmd.train.together import Together
@@ -52,6 +54,8 @@ def run(args: argparse.Namespace, device: torch.device) -> Path:
     outline = read_outline(entry, None)
     wanted = {name: getattr(settings, name) for name in ("size", "low", "frames")}
     request = outline.request({"prompt": "a", **wanted})  # sizes are checked as a request's are
+    if device.type == "cuda":
+        check_room(needed(parameters(entry), settings, device), free_gb(device), settings, entry.name)
     together = Together(device)
     if together.first:
         claim(out, settings)
@@ -60,6 +64,22 @@ def run(args: argparse.Namespace, device: torch.device) -> Path:
     sizes: dict[str, Any] = {"high": size_of(str(request.size)), "low": size_of(str(request.low))}
     backbone.spec = replace(backbone.spec, **sizes, frames=request.frames)
     return train(backbone, prompts or world(entry, backbone, args.runs), settings, out, args.student, together)
+
+
+def plan(args: argparse.Namespace, device: torch.device) -> str:
+    """What a run would hold in memory, and whether that fits, in lines of text."""
+    settings = settings_of(args)
+    entry = catalog.find(settings.backbone)
+    count = parameters(entry)
+    memory = needed(count, settings, device)
+    free = args.memory or free_gb(device)
+    lines = [f"{name:42} {size:7.2f} GB" for name, size in memory.parts.items()]
+    fits = f"of {free:.1f} GB: {free - memory.total:.1f} GB are left for activations, text encoders and decoder"
+    try:
+        check_room(memory, free, settings, entry.name)
+    except RequestError as error:
+        fits = str(error)
+    return "\n".join([f"{entry.name}, {count / 1e9:.3g} billion weights", *lines, f"{memory.total:.2f} GB {fits}"])
 
 
 def opened(entry: catalog.Entry, settings: Settings, device: torch.device) -> Backbone:

@@ -1,7 +1,7 @@
 """Several processes that train one student: each a share of every batch, gradients averaged, through accelerate.
 
-`accelerate launch --num_processes N -m rmd train distill …` starts them on N GPUs, `torchrun --nproc_per_node N` on CPUs
-too (over gloo); one process alone does without. All draws are made for the whole batch from the step's seed and each
+`accelerate launch --num_processes N -m rmd train distill …` starts them on N GPUs, `torchrun` on CPUs
+too (gloo); one process alone does without. All draws are made for the whole batch from the step's seed and each
 process takes its rows, so that one process with a batch of N·B and N processes with B each train on the same samples.
 """
 

@@ -14,7 +14,9 @@ import torch
 from diffusers import DiffusionPipeline
 
 from rmd import cli
+from rmd.backbones import catalog
 from rmd.backbones.loading import open_backbone, open_student
+from rmd.train.memory import needed, parameters
 from rmd.train.settings import Settings, assignments, changed, read_recipe, recipes
 from tests.tiny_flow import SD3_CARD, WAN_CARD, tiny_sd3, tiny_wan
 
@@ -208,3 +210,32 @@ def test_two_processes_train_as_one_with_twice_the_batch(
     for role in ("student", "fake"):
         for name, value in one["parts"][role].items():
             assert torch.allclose(value, two["parts"][role][name], atol=1e-5), (role, name)
+
+
+def test_the_plan_counts_what_a_run_really_holds(
+    tiny_sdxl: Path, tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", "plan", "--backbone", str(tiny_sdxl), "--device", "cpu", "--memory", "1"]) == 0
+    said = capsys.readouterr().out
+    base = open_backbone(tiny_sdxl, "tiny", torch.device("cpu"), torch.float32)
+    count = sum(p.numel() for p in base.network.parameters())
+    assert parameters(catalog.find(str(tiny_sdxl))) == count
+    assert "are left for activations" in said
+    assert distil(tiny_sdxl, prompts, tmp_path / "run") == 0
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["parts"]
+    memory = needed(count, Settings(), torch.device("cpu")).parts
+    moments = [
+        sum(v.numel() * 4 for one in state[name]["state"].values() for v in one.values() if v.numel() > 1)
+        for name in ("optimizer", "fake_optimizer")
+    ]
+    assert memory["their optimisers"] == pytest.approx(sum(moments) / 1e9, rel=0.01)
+    held = sum(v.numel() * 4 for v in state["average"]["values"]["student"].values())
+    assert memory["average"] == pytest.approx(held / 1e9, rel=0.01)
+
+
+def test_what_cannot_fit_says_what_to_change(capsys: pytest.CaptureFixture[str]) -> None:
+    call = ["train", "plan", "--recipe", "sdxl", "--device", "cpu", "--memory"]
+    assert cli.main([*call, "24"]) == 0
+    assert "Try --lora 64" in capsys.readouterr().out
+    assert cli.main(["train", "plan", "--recipe", "sdxl-lora", "--device", "cpu", "--memory", "24"]) == 0
+    assert "2.57 billion weights" in capsys.readouterr().out
