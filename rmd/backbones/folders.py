@@ -86,11 +86,14 @@ def missing_file(folder: Path) -> str | None:
     return None
 
 
-def variant_of(folder: Path, component: str) -> str | None:
-    """ "fp16" where a folder holds its weights only under that variant's names."""
-    part = folder / component
-    plain = [f for f in part.glob("*.safetensors") if ".fp16" not in f.name]
-    return "fp16" if not plain and any(part.glob("*.fp16*.safetensors")) else None
+def variant_of(folder: Path) -> str | None:
+    """ "fp16" where a part of a pipeline holds its weights only under that variant's names; parts without it are read
+    by their plain names all the same."""
+    for part in folder.iterdir():
+        files = [f.name for f in part.glob("*.safetensors")]
+        if files and all(".fp16" in name for name in files):
+            return "fp16"
+    return None
 
 
 def read_spec(folder: Path, id: str) -> tuple[BackboneSpec, Tensor | None]:

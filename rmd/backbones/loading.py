@@ -90,7 +90,7 @@ def open_backbone(
             dtype=dtypes_for(name, device, dtype),
             use_safetensors=True,
             local_files_only=True,
-            variant=variant_of(folder, adapter.component),
+            variant=variant_of(folder),
             **absent,
             **extra,
         )

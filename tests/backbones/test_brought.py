@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rmd.backbones import catalog
@@ -121,3 +122,17 @@ def test_a_folder_of_wan22_is_no_student(tmp_path: Path, kind: dict[str, Any]) -
     (folder / "model_index.json").write_text(json.dumps({**index, **kind}))
     with pytest.raises(RequestError, match=r"one of Wan2\.2's kinds, of which none is supported"):
         open_student(folder, backbone)
+
+
+@pytest.mark.parametrize("parts", [("vae", "text_encoder_2"), ("unet",), ("unet", "vae", "text_encoder_2")])
+def test_every_part_takes_the_variant_it_has(parts: tuple[str, ...], tiny_sdxl: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_sdxl, tmp_path / "mixed")
+    for part in parts:
+        for file in list((folder / part).glob("*.safetensors")):
+            state = {name: w.half() if w.is_floating_point() else w for name, w in load_file(file).items()}
+            save_file(state, file.with_name(f"{file.stem}.fp16.safetensors"), metadata={"format": "pt"})
+            file.unlink()
+    made = open_backbone(folder, "mixed", torch.device("cpu"), torch.float32)
+    whole = open_backbone(tiny_sdxl, "tiny", torch.device("cpu"), torch.float32)
+    for one, other in zip(made.parts(), whole.parts(), strict=True):
+        assert all(torch.allclose(w, v, atol=1e-2) for w, v in zip(one.parameters(), other.parameters(), strict=True))
