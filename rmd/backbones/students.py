@@ -233,6 +233,7 @@ def lora_network(state: dict[str, Tensor], backbone: Backbone, header: dict[str,
     if not named:
         raise ValueError(f"it is a LoRA for something else: {others[0] if others else 'nothing'} in it")
     check_shapes(named, backbone)
+    named = with_alphas(named)
     settings = None if alphas else adapter_settings(header, backbone.component)
     network.load_lora_adapter(
         named, network_alphas=alphas, prefix=backbone.component, adapter_name="student", metadata=settings
@@ -244,6 +245,29 @@ def lora_network(state: dict[str, Tensor], backbone: Backbone, header: dict[str,
     network.fuse_lora(lora_scale=scale, adapter_names=["student"])
     network.unload_lora()
     return network
+
+
+PAIRS = ((".lora_A.weight", ".lora_B.weight"), (".lora.down.weight", ".lora.up.weight"), ("_down.weight", "_up.weight"))
+"""How the two factors of a layer are named."""
+
+
+def with_alphas(named: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A LoRA's factors, alpha/rank in the second one where an alpha stands beside them.
+
+    Raises ValueError for a factor without its other.
+    """
+    factors = {name: value for name, value in named.items() if not name.endswith(".alpha")}
+    for name in factors:
+        for ends in PAIRS:
+            for mine, other in (ends, ends[::-1]):
+                if name.endswith(mine) and name.removesuffix(mine) + other not in factors:
+                    raise ValueError(f"{name} has no {other.removeprefix('.').removeprefix('_')} beside it")
+    for name in named.keys() - factors.keys():
+        layer, alpha = name.removesuffix(".alpha"), float(named[name])
+        for down, up in PAIRS:
+            if layer + down in factors:
+                factors[layer + up] = factors[layer + up] * (alpha / factors[layer + down].shape[0])
+    return factors
 
 
 def refuse_unread(state: dict[str, Tensor]) -> None:

@@ -136,3 +136,28 @@ def test_every_part_takes_the_variant_it_has(parts: tuple[str, ...], tiny_sdxl: 
     whole = open_backbone(tiny_sdxl, "tiny", torch.device("cpu"), torch.float32)
     for one, other in zip(made.parts(), whole.parts(), strict=True):
         assert all(torch.allclose(w, v, atol=1e-2) for w, v in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def diffusers_lora(sdxl: Any) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    for seed, layer in enumerate(attention_layers(sdxl)):
+        down, up = low_rank(sdxl, layer, 4, seed)
+        state |= {f"unet.{layer}.lora_A.weight": down, f"unet.{layer}.lora_B.weight": up}
+    return state
+
+
+def test_an_alpha_beside_diffusers_names_counts(sdxl: Any, tmp_path: Path) -> None:
+    state, layer = diffusers_lora(sdxl), attention_layers(sdxl)[0]
+    whole = {name: state[f"unet.{layer}.lora_{name}.weight"] for name in "AB"}
+    state[f"unet.{layer}.alpha"] = torch.tensor(2.0)
+    network: Any = open_student(saved(state, tmp_path), sdxl)[0].network
+    added = network.get_submodule(layer).weight - sdxl.network.get_submodule(layer).weight
+    assert torch.allclose(added, (2 / 4) * (whole["B"] @ whole["A"]), atol=1e-4)
+
+
+@pytest.mark.parametrize(("gone", "said"), [("A", "lora_A.weight"), ("B", "lora_B.weight")])
+def test_half_a_pair_is_refused(gone: str, said: str, sdxl: Any, tmp_path: Path) -> None:
+    state, layer = diffusers_lora(sdxl), attention_layers(sdxl)[0]
+    del state[f"unet.{layer}.lora_{gone}.weight"]
+    with pytest.raises(RequestError, match=f"has no {said} beside it"):
+        open_student(saved(state, tmp_path), sdxl)
