@@ -147,7 +147,7 @@ the resolution trajectory (RMD, arXiv 2603.06136). One set of weights for any pl
 - **Recipe**: plain guidance distillation as a warm-up, then distribution matching on random plans (1 to 8 steps, any
   switch, any eta, mostly `band` re-injection).
 - **Run**: {card[training]}.
-- **Commands**: `python -m rmd train video-distill`, then `publish-video-student`.
+- **Commands**: `python -m rmd train distill --recipe emoji-wan`, then `publish-video-student`.
 - **Default plan**: 3 low-resolution + 3 high-resolution steps, eta {card[eta]}, `{card[reinjection]}`.
 - **Data and licence**: as its base model; see NOTICE.
 
