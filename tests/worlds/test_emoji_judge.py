@@ -19,7 +19,7 @@ def judge() -> Judge:
 
 
 def test_it_reads_real_pictures(judge: Judge) -> None:
-    real = on_real(judge, count=100)
+    real = on_real(judge, count=60)
     assert real["object_top1"] >= 0.98
     assert real["background"] >= 0.98
     assert real["words"] >= 0.97
