@@ -163,9 +163,11 @@ class Judge:
         colour = [list(emoji.COLOURS)[int(i)] for i in reading.colour.argmax(dim=1)]
         grounds = [float(c == one.colour) for c, one in zip(colour, asked, strict=True) if one.colour]
         style = reading.style.argmax(dim=1)
+        error, fitted = self.fit(pixels, reading.views(target, style))
+        poses = torch.stack([fitted.scale, fitted.x, fitted.y, fitted.angle], dim=1).tolist()
         kept = [
             float(keeps(word, pose, bool(side > 0), emoji.STYLES[int(drawn)]))
-            for one, pose, side, drawn in zip(asked, reading.pose.tolist(), reading.mirrored, style, strict=True)
+            for one, pose, side, drawn in zip(asked, poses, reading.mirrored, style, strict=True)
             for word in one.said.values()
         ]
         return Score(
@@ -173,28 +175,33 @@ class Judge:
             object_top5=mean((ranks[:, :5] == target[:, None]).any(dim=1).tolist()),
             background=mean(grounds),
             words=mean(kept),
-            detail_error=mean(self.detail_errors(pixels, reading.views(target, style)).tolist()),
+            detail_error=mean(error.tolist()),
         ).as_dict()
 
-    def detail_errors(self, pixels: Tensor, guess: Views, rounds: int = 40) -> Tensor:
-        """Root mean square difference, in [0, 1], of (B, 3, H, W) to the nearest pictures of the guessed views, (B,).
+    def fit(self, pixels: Tensor, guess: Views, rounds: int = 40) -> tuple[Tensor, Views]:
+        """The nearest pictures of the guessed views to (B, 3, H, W): root mean square differences in [0, 1], (B,), and
+        the views themselves.
 
         Pose and background are fitted by gradient descent from the guess.
         """
         target = (F.adaptive_avg_pool2d(pixels, DETAIL) + 1) / 2
         sprites = F.avg_pool2d(self.sprites.flatten(0, 1).float(), 2).unflatten(0, self.sprites.shape[:2])
         free = ("scale", "x", "y", "angle", "shade", "slope")
-        start = {name: getattr(guess, name).clone().requires_grad_() for name in free}
-        optimizer = torch.optim.Adam(start.values(), lr=0.004)
+        moved = {name: getattr(guess, name).clone().requires_grad_() for name in free}
+        found = {name: value.detach().clone() for name, value in moved.items()}
+        optimizer = torch.optim.Adam(moved.values(), lr=0.004)
         best = torch.full((len(target),), math.inf)
         for step in range(rounds):
             optimizer.param_groups[0]["lr"] = 0.004 * (1 - step / rounds) + 0.0003
-            error = (views.render(sprites, replace(guess, **start), DETAIL) - target).square().mean(dim=(1, 2, 3))
-            best = torch.minimum(best, error.detach())
+            error = (views.render(sprites, replace(guess, **moved), DETAIL) - target).square().mean(dim=(1, 2, 3))
+            better = error.detach() < best
+            best = torch.where(better, error.detach(), best)
+            for name, value in moved.items():
+                found[name][better] = value.detach()[better]
             optimizer.zero_grad()
             error.sum().backward()
             optimizer.step()
-        return best.sqrt()
+        return best.sqrt(), replace(guess, **found)
 
 
 def mean(values: Sequence[float]) -> float:
