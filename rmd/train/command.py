@@ -50,7 +50,7 @@ def add_common(p: argparse.ArgumentParser) -> None:
     p.add_argument("--runs", type=Path, default=Path("runs"), help="working folders of the stages")
     p.add_argument("--steps", type=int, help="length of the run; fewer on resuming ends it sooner")
     p.add_argument("--minutes", type=float, help="end after so much time where steps are left")
-    p.add_argument("--device", choices=("cpu", "cuda"), help="where to compute; by default a GPU where there is one")
+    p.add_argument("--device", choices=("cpu", "cuda"), help="where to compute; by default cuda where there is one")
 
 
 def add_stage(p: argparse.ArgumentParser, name: str) -> None:
@@ -103,11 +103,9 @@ def add_settings(p: argparse.ArgumentParser) -> None:
 def device_of(args: argparse.Namespace) -> Any:
     import torch
 
-    from rmd.backbones.machine import best_device
-
     if args.device == "cuda" and not torch.cuda.is_available():
         raise RequestError("device is cuda, but torch finds no CUDA device here.")
-    return torch.device(args.device) if args.device else best_device()
+    return torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def distill(args: argparse.Namespace) -> None:

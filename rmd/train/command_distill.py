@@ -19,6 +19,7 @@ from rmd.checks import RequestError, size_of
 from rmd.disk import ensure_writable, write_whole
 from rmd.train.bundled import IMAGE, OUT, VIDEO
 from rmd.train.distill import train
+from rmd.train.export import SETTINGS_FILE
 from rmd.train.loop import STATE
 from rmd.train.memory import check_room, needed, parameters
 from rmd.train.settings import Settings, assignments, changed, read_recipe
@@ -28,7 +29,6 @@ from rmd.train.together import Together
 FREE = {"steps", "minutes", "sheet_every", "save_minutes"}
 """What may change when a run goes on."""
 ARGUMENTS = ("backbone", "prompts", "lora", "size", "low", "frames", "steps", "minutes")
-SETTINGS_FILE = "settings.json"
 
 
 def settings_of(args: argparse.Namespace) -> Settings:

@@ -145,6 +145,8 @@ class Distiller:
         values: dict[str, Tensor] = {}
         for _ in range(self.settings.accumulate):
             one, values = loss()
+            if isinstance(role.network, Role):
+                role.network.use()  # others were called since
             (one / self.settings.accumulate).backward()
         optimizer = self.optimizer if role is self.student else self.fake_optimizer
         role.step(optimizer, norm=self.settings.clip, average=self.together.average_gradients)

@@ -115,7 +115,7 @@ class Run:
         An interrupt or a request to end (SIGINT, SIGTERM) lets the step in progress finish, saves, and then raises
         KeyboardInterrupt.
         """
-        bar = tqdm(total=total, initial=self.step, desc=label, mininterval=5, disable=None if self.first else True)
+        bar = tqdm(total=total, initial=self.step, desc=label, mininterval=5, disable=not self.first)
         self.total = total
         with self.listening():
             while self.progress < 1 and not self.stopping:

@@ -164,7 +164,8 @@ flat, anywhere on coloured backgrounds. It is the many-step teacher of the demo 
 - **Captions** name the object, mostly the background, and sometimes size, place, tilt, side and style; what they leave
   open, the seed decides.
 - **Recipe**: the text encoder first learns what the words look like (`rmd/train/bundled/image_lesson.py`); then text
-  encoder and UNet train together, one batch in four at 128 px. No picture is seen twice.
+  encoder and UNet train together, one batch in four at 128 px. A picture is used about five
+  times, each with another noise.
 - **Commands**: `python -m rmd train data`, `autoencoder`, `text`, `teacher`, `publish-teacher`.
 - **Defaults**: 50 Euler steps, classifier-free guidance {guidance}.
 - **Limits**: it knows the words below and nothing else; one object per picture.

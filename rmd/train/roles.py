@@ -74,7 +74,9 @@ class Role(nn.Module):
         self.base, self.adapter = base, adapter
         self.config = base.config
 
-    def forward(self, *arguments: Any, **named: Any) -> Any:
+    def use(self) -> None:
+        """Let the base compute with this adapter: before a call, and before the backward of a checkpointed one, which
+        calls again."""
         if self.adapter is None:
             self.base.disable_adapters()
         else:
@@ -82,6 +84,9 @@ class Role(nn.Module):
             self.base.set_adapter(self.adapter)
         for layer in lora_weights(self.base).values():  # choosing an adapter freezes the others, for good
             layer.requires_grad_(True)
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        self.use()
         return self.base(*arguments, **named)
 
 

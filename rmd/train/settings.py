@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from rmd.arguments import number
 from rmd.checks import Choice, Real, RequestError, Size, Text, Whole
 from rmd.method.plan import MAX_STEPS, Reinjection
 from rmd.train.rollout import Renoising
@@ -125,12 +126,3 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
             raise RequestError(f"--set takes NAME=VALUE, not {text!r}.")
         values[name.strip()] = number(value.strip())
     return values
-
-
-def number(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

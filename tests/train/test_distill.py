@@ -149,6 +149,21 @@ def test_adapters_on_one_base_are_three_networks(backbone: Backbone) -> None:
     assert not torch.allclose(student, fake, atol=1e-3)
 
 
+@pytest.mark.parametrize("rank", [None, 2], ids=["full", "lora"])
+def test_recomputed_activations_give_the_same_update(backbone: Backbone, rank: int | None) -> None:
+    """A checkpointed call runs again in backward, after other roles have used the base."""
+
+    def updated(checkpointing: str) -> tuple[torch.Tensor, torch.Tensor]:
+        trainer = Distiller(backbone, Settings(lora=rank, batch=2, checkpointing=checkpointing, fake_updates=2))
+        g = torch.Generator().manual_seed(5)
+        for step in range(3):
+            trainer.iterate(PromptList(), step > 0, g, g)
+        return weights_of(trainer.student), weights_of(trainer.fake)
+
+    for plain, again in zip(updated("no"), updated("yes"), strict=True):
+        assert torch.allclose(plain, again, atol=1e-6)
+
+
 def test_rollouts_that_are_accumulated_count_as_their_mean(backbone: Backbone) -> None:
     trainer = Distiller(backbone, Settings(accumulate=2, clip=1000.0))
     parameter, factors = next(trainer.student.master.parameters()), [1.0, 3.0]

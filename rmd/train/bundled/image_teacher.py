@@ -2,7 +2,7 @@
 
 v-prediction (at few steps an eps prediction near pure noise is divided by a tiny alpha; v is not), SDXL's
 noise table, stratified times, classifier-free dropout, the text encoder trained jointly. Pictures are drawn and encoded
-as they are needed, so that none is ever seen twice.
+as they are needed; each is used a few times, with another noise (`Pool`).
 """
 
 from __future__ import annotations
