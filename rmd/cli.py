@@ -25,9 +25,11 @@ from rmd.engine.files import save_output
 from rmd.engine.pool import ModelPool
 from rmd.engine.results import BUSY, Done, Result
 from rmd.engine.session import RUNS, Session
-from rmd.request import GenerateRequest, make_request
+from rmd.request import SETTINGS, GenerateRequest, make_request, singles
 from rmd.study.bench import add_bench
 from rmd.study.sweep import Cell, Point, points, row, stored_cell, sweep, write_results
+
+PLAN = SETTINGS["plan"]
 
 
 def say(text: str) -> None:
@@ -57,8 +59,9 @@ def add_sweep(commands: Any) -> None:
         description="Run the student over a grid. Cells that --out holds already with the same settings (give a "
         "--seed) are kept, so that a sweep that was interrupted goes on when the same command is given again.",
     )
-    add_request(p, ("steps", "switch", "teacher", "teacher_steps"), ("reinjection", "eta"))
-    p.add_argument("--plans", default="all", help='"all" or a list of steps/switch such as 4/2,4/1')
+    add_request(p, ("steps", "switch", "plan", "count", "teacher", "teacher_steps"), ("reinjection", "eta"))
+    p.add_argument("--plans", help='"all" or a list of steps/switch such as 4/2,4/1; all unless there is a --plan')
+    p.add_argument("--plan", action="append", default=[], dest="several", help=f"{PLAN.help}; may be given again")
     p.add_argument("--out", type=Path, default=Path("outputs/sweep"), help="folder for the pictures and sweep.*")
     p.set_defaults(run=run_sweep)
 
@@ -69,13 +72,15 @@ def checked(args: argparse.Namespace, **more: Any) -> GenerateRequest:
     request = outline.request({**given(args), **more, "backbone": outline.entry.id})
     ensure_writable(args.out)
     warn_unknown(outline.spec, request.prompt)
-    for note in outline.notes(request):
-        say(f"Note: {note}")
+    for note in (*outline.notes(request), outline.off_training(request)):
+        if note:
+            say(f"Note: {note}")
     return request
 
 
 def run_sweep(args: argparse.Namespace) -> None:
-    plans, kinds, etas = parse_plans(args.plans), args.reinjection, args.eta
+    plans = parse_plans(args.plans or "all") if args.plans or not args.several else []
+    kinds, etas = args.reinjection, args.eta
     # each value is checked as a request of its own would be
     args.reinjection = args.eta = None
     request = checked(args)
@@ -86,7 +91,9 @@ def run_sweep(args: argparse.Namespace) -> None:
     cells: dict[Point, Cell] = {}
     pictures: dict[Point, Path] = {}
     missing: list[Point] = []
-    wanted = points(plans, kinds, [float(eta) for eta in etas])
+    outline = read_outline(catalog.find(request.backbone), request.student)
+    several = [str(outline.request({**asdict(request), "plan": plan}).plan) for plan in args.several]
+    wanted = points(plans, kinds, [float(eta) for eta in etas], several)
     for point in wanted:
         found = stored_cell(args.out, request, point)
         if found:
@@ -98,7 +105,7 @@ def run_sweep(args: argparse.Namespace) -> None:
     for cell in sweep(Session(ModelPool(tuning=tuning_of(args)), previews=False).generate, request, missing):
         point, done = cell.point, cell.done
         taken = f"{done.student.timings.end_to_end:.3f} s" if done else cell.error
-        say(f"{point.steps} steps, {point.switch} low, {point.reinjection}, eta {point.eta:g}: {taken}")
+        say(f"{point.split}, {point.reinjection}, eta {point.eta:g}: {taken}")
         cells[point] = cell
         if done:
             settings = {"role": "student", **done.result.as_dict()}
@@ -109,12 +116,35 @@ def run_sweep(args: argparse.Namespace) -> None:
 
 
 def generate(args: argparse.Namespace) -> None:
-    request = checked(args)
+    request, session = checked(args), Session(ModelPool(tuning=tuning_of(args)), previews=False)
+    results: list[dict[str, Any]] = []
+    for single in singles(request):
+        result = run_one(session, single)
+        stem = f"-{single.seed}" if request.count > 1 else ""
+        files = saved(result, args.out, stem, args.webp)
+        results.append({**result.result.as_dict(), "files": files})
+        if not args.json:
+            print(summary(result.result, files), flush=True)
+    if args.json:
+        print(json.dumps(results[0] if request.count == 1 else {"results": results}))
+
+
+def saved(done: Done, folder: Path, stem: str, webp: bool) -> dict[str, str]:
+    """Write a result's sides as ROLE and `stem`; returns the files by role, a clip's WebP as ROLE_webp."""
+    files: dict[str, str] = {}
+    for role, output in done.outputs.items():
+        settings = {"role": role, **done.result.as_dict()}
+        first, *rest = save_output(output, folder, role + stem, settings, webp)
+        files |= {role: str(first), **{f"{role}_{path.suffix[1:]}": str(path) for path in rest}}
+    return files
+
+
+def run_one(session: Session, request: GenerateRequest) -> Done:
+    """One result, with its progress said."""
     done = None
-    runs = RUNS if request.teacher else 1
-    for event in Session(ModelPool(tuning=tuning_of(args)), previews=False).generate(request, runs=runs):
+    for event in session.generate(request, runs=RUNS if request.teacher else 1):
         if isinstance(event, Loading):
-            say(f"Loading {event.backbone} …")
+            say(event.sentence)
         elif isinstance(event, Warming):
             say(f"warming up, {event.index} of {event.total} shapes")
         elif isinstance(event, Waiting):
@@ -126,13 +156,7 @@ def generate(args: argparse.Namespace) -> None:
         elif isinstance(event, Done):
             done = event
     assert done is not None
-    result = done.result
-    files: dict[str, str] = {}
-    for role, output in done.outputs.items():
-        settings = {"role": role, **result.as_dict()}
-        first, *rest = save_output(output, args.out, role, settings, args.webp)
-        files |= {role: str(first), **{f"{role}_{path.suffix[1:]}": str(path) for path in rest}}
-    print(json.dumps({**result.as_dict(), "files": files}) if args.json else summary(result, files))
+    return done
 
 
 def warn_unknown(spec: BackboneSpec, prompt: str) -> None:

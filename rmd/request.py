@@ -20,6 +20,7 @@ TEACHER_STEPS = (2, 100)
 GUIDANCE = (1.0, 20.0)
 MAX_SIDE = 8192  # pixels
 MAX_FRAMES = 1000
+MAX_COUNT = 16
 Decoder = Literal["full", "tiny"]
 NO_STUDENT = "none"
 """Asks for the teacher's own weights where a student folder is expected."""
@@ -109,6 +110,10 @@ class GenerateRequest:
         Whole(0, SEED_LIMIT - 1), "Seed", "whole number, random when left out", 0, teacher=True, place="settings",
         info="The same number gives the same picture.", linked=True,
     )  # fmt: skip
+    count: int = row(
+        Whole(1, MAX_COUNT), "How many", "results: this seed and the next ones, one after another", 1,
+        info="With this seed and the next ones, each a result of its own.", place="advanced",
+    )  # fmt: skip
     teacher: bool = row(
         Truth(),
         "Run the teacher as well",
@@ -196,6 +201,14 @@ def make_request(values: dict[str, Any]) -> GenerateRequest:
             value = kind.check(name, "" if value is ... else value)
         checked[name] = value
     return GenerateRequest(**checked)
+
+
+def singles(request: GenerateRequest) -> list[GenerateRequest]:
+    """The requests of one result each that a request stands for: its seed and the next ones, after the last the first.
+
+    They run one after another, so that every time is that of one result and each can be had again alone.
+    """
+    return [replace(request, seed=(request.seed + i) % SEED_LIMIT, count=1) for i in range(request.count)]
 
 
 def completed(stored: dict[str, Any]) -> dict[str, Any]:

@@ -72,6 +72,11 @@ class PipelineBackbone:
         raise NotImplementedError
 
     @classmethod
+    def widest(cls, network: Config) -> float:
+        """Numbers per latent cell in the largest tensor of one network call."""
+        raise NotImplementedError
+
+    @classmethod
     def schedule_of(cls, scheduler: Config, shift: float | None) -> NoiseSchedule:
         """The noise schedule of a scheduler's configuration; `shift` replaces its own. ValueError: unsuitable."""
         raise NotImplementedError
@@ -255,6 +260,11 @@ class FlowBackbone(PipelineBackbone):
             name = "flow_shift" if "flow_shift" in old.config else "shift"
             pipe.scheduler = type(old).from_config(old.config, **{name: spec.shift})
         super().__init__(spec, pipe, rgb_factors, folder)
+
+    @classmethod
+    def widest(cls, network: Config) -> float:
+        """Numbers per latent cell in the largest tensor of one network call."""
+        raise NotImplementedError
 
     @classmethod
     def schedule_of(cls, scheduler: Config, shift: float | None) -> FlowSchedule:

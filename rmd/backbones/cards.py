@@ -118,14 +118,48 @@ class StudentSpec:
     """What of its file is not used here, in words."""
     told_full: bool = False
     """Whether low-resolution steps tell the network the full size, as in its training. SDXL only."""
+    trained_steps: tuple[int, int] | None = None
+    """The fewest and the most steps that this project's trainer drew for it; None where the card does not say."""
+    trained_switch: int | None = None
+    """The switch it was trained at, where that was one alone."""
 
     @property
     def distilled(self) -> bool:
         """Whether it was trained for the cascade by this project's trainer."""
         return self.origin == "rmd"
 
+    def off_training(self, steps: int, switch: int, sizes: bool = False) -> str:
+        """What of a plan is outside its training, as a sentence; empty where nothing is or nothing is known of it.
+
+        sizes: whether the plan is its own one of several sizes.
+        """
+        if self.scales:
+            known = "" if sizes else f"{self.default_steps} steps at sizes of its own"
+        elif not self.distilled:
+            own = (steps, switch) == (self.default_steps, 0)
+            known = "" if own else f"{count(self.default_steps)} at full resolution"
+        elif self.trained_steps is None:
+            known = ""
+        else:
+            least, most = self.trained_steps
+            inside = least <= steps <= most and self.trained_switch in (None, switch)
+            at = "any switch" if self.trained_switch is None else f"{self.trained_switch} at low resolution"
+            known = "" if inside else f"{count(most) if least == most else f'{least} to {most} steps'}, {at}"
+        return f"Off training: {self.name} was trained for {known}." if known else ""
+
     def __post_init__(self) -> None:
         whole("default_switch", self.default_switch, 0, whole("default_steps", self.default_steps, 1, MAX_STEPS))
+        if self.trained_steps is not None:
+            if len(self.trained_steps) != 2:
+                raise RequestError(f"trained_steps must be two numbers, not {abbreviated(self.trained_steps)}.")
+            whole(
+                "trained_steps",
+                self.trained_steps[1],
+                whole("trained_steps", self.trained_steps[0], 1, MAX_STEPS),
+                MAX_STEPS,
+            )
+        if self.trained_switch is not None:
+            whole("trained_switch", self.trained_switch, 0, MAX_STEPS)
         real("eta", self.eta, 0, 1)
         choice("reinjection", self.reinjection, get_args(Reinjection))
         choice("origin", self.origin, ("rmd", "published"))
@@ -143,6 +177,11 @@ class StudentSpec:
         real("lora_scale", self.lora_scale, 0.001, 10)
         if not isinstance(self.quality, dict):  # pyright: ignore[reportUnnecessaryIsInstance]  # it comes from a file
             raise RequestError(f"quality must be an object, not {abbreviated(self.quality)}.")
+
+
+def count(steps: int) -> str:
+    """A number of steps in words."""
+    return f"{steps} step{'' if steps == 1 else 's'}"
 
 
 def unknown_words(spec: BackboneSpec, prompt: str) -> list[str]:

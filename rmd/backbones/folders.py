@@ -127,7 +127,8 @@ def read_student(folder: Path) -> StudentSpec:
         raise RequestError(f"{named(folder)} is not a student: {STUDENT_CARD} is missing.")
     card = read_json(folder / STUDENT_CARD)
     try:
-        card |= {name: tuple(card.get(name, ())) for name in ("times", "scales")}
+        card |= {name: tuple(card.get(name) or ()) for name in ("times", "scales")}
+        card["trained_steps"] = tuple(card.get("trained_steps") or ()) or None
         return StudentSpec(**card)
     except (TypeError, ValueError) as error:
         raise RequestError(f"{named(folder / STUDENT_CARD)} does not fit: {first_line(error)}") from error

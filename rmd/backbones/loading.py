@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import diffusers
 import torch
@@ -25,10 +26,10 @@ from rmd.backbones.folders import (
     pipeline_class,
     read_json,
     read_spec,
-    variant_of,
 )
 from rmd.backbones.machine import default_dtype
 from rmd.backbones.naming import named
+from rmd.backbones.parts import Part, check_memory, reading
 from rmd.backbones.placement import place, save_memory
 from rmd.backbones.students import open_student
 from rmd.checks import RequestError
@@ -41,7 +42,10 @@ __all__ = [
     "open_decoder",
     "open_student",
     "settle",
+    "whole",
 ]
+
+T = TypeVar("T")
 
 # The libraries warn of what is meant here (an AutoencoderTiny in SDXL's place, no torchvision) and draw a bar per
 # folder; failures arrive as exceptions all the same.
@@ -67,13 +71,14 @@ def settle(backbone: PipelineBackbone, device: torch.device, resident: bool = Fa
     save_memory(pipe.vae, spec.frames * spec.high[0] * spec.high[1])
 
 
-def open_backbone(
+def opening(
     folder: Path, id: str, device: torch.device, dtype: torch.dtype | None = None, spec: BackboneSpec | None = None
-) -> Backbone:
-    """Load a pipeline folder; its class decides the adapter, the device the dtype unless one is given.
+) -> Generator[Part, None, Backbone]:
+    """Load a pipeline folder, with a Part before each network; its class decides the adapter, the device the dtype
+    unless one is given.
 
     spec: what is known of the backbone, in place of the folder's own card.
-    Raises RequestError for a folder that is missing, broken or of a class that is not supported.
+    Raises RequestError for a folder that is missing, broken, of a class that is not supported or too large.
     """
     adapter, name = adapter_of(folder), pipeline_class(folder)
     own, factors = (spec, None) if spec else read_spec(folder, id)
@@ -84,15 +89,12 @@ def open_backbone(
     index = read_json(folder / "model_index.json")
     absent = {part: None for part, source in index.items() if source == [None, None]}
     extra = {"add_watermarker": False} if name == "StableDiffusionXLPipeline" else {}
+    dtypes = dtypes_for(name, device, dtype)
+    check_memory(folder, dtypes, device)
     try:
+        networks = yield from reading(folder, dtypes)
         pipe = getattr(diffusers, name).from_pretrained(
-            folder,
-            dtype=dtypes_for(name, device, dtype),
-            use_safetensors=True,
-            local_files_only=True,
-            variant=variant_of(folder),
-            **absent,
-            **extra,
+            folder, use_safetensors=True, local_files_only=True, **networks, **absent, **extra
         )
     except Exception as error:  # diffusers raises many kinds; all mean the same to the user
         raise RequestError(f"{named(folder)} cannot be loaded: {first_line(error)}") from error
@@ -114,6 +116,22 @@ def open_backbone(
     return backbone
 
 
+def open_backbone(
+    folder: Path, id: str, device: torch.device, dtype: torch.dtype | None = None, spec: BackboneSpec | None = None
+) -> Backbone:
+    """`opening`, in one go."""
+    return whole(opening(folder, id, device, dtype, spec))
+
+
+def whole(steps: Generator[Any, None, T]) -> T:
+    """What a generator returns, without what it yields."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
 def open_decoder(folder: Path, device: torch.device) -> nn.Module:
     """A tiny decoder from its folder; raises RequestError when it cannot be read."""
     try:
@@ -129,7 +147,9 @@ def open_decoder(folder: Path, device: torch.device) -> nn.Module:
 class Weights(Protocol):
     """Where backbones, students and tiny decoders come from. All methods raise RequestError for what cannot be had."""
 
-    def backbone(self, entry: catalog.Entry, device: torch.device) -> Backbone: ...
+    def backbone(self, entry: catalog.Entry, device: torch.device) -> Generator[Part, None, Backbone]:
+        """Load it, with a Part before each of its networks."""
+        ...
 
     def student(
         self, entry: catalog.Entry, student: str | None, teacher: Backbone
@@ -143,9 +163,9 @@ class Weights(Protocol):
 class StoredWeights:
     """Folders on this machine."""
 
-    def backbone(self, entry: catalog.Entry, device: torch.device) -> Backbone:
+    def backbone(self, entry: catalog.Entry, device: torch.device) -> Generator[Part, None, Backbone]:
         catalog.check_there(entry)
-        return open_backbone(entry.folder, entry.id, device, spec=entry.spec)
+        return (yield from opening(entry.folder, entry.id, device, spec=entry.spec))
 
     def student(
         self, entry: catalog.Entry, student: str | None, teacher: Backbone

@@ -11,6 +11,7 @@ from rmd.backbones.base import Grid
 from rmd.backbones.cards import BackboneSpec, StudentSpec
 from rmd.backbones.catalog import Entry, check_there, decoder_folder, known_card, student_folder, with_folder
 from rmd.backbones.folders import adapter_of, first_line, read_config, read_spec
+from rmd.backbones.machine import GB, best_device, default_dtype, memory_gb
 from rmd.backbones.naming import named
 from rmd.backbones.sizes import check_side, check_sizes, low_for, on_grid
 from rmd.backbones.students import student_card
@@ -31,6 +32,8 @@ class Outline:
     card: StudentSpec | None
     schedule: NoiseSchedule
     grid: Grid
+    widest: float
+    """As `PipelineBackbone.widest`."""
 
     @property
     def cell(self) -> int:
@@ -108,9 +111,31 @@ class Outline:
         for size, _ in stages_of(request.plan) if request.plan else ():
             check_side(self.spec, self.grid, "plan", size)
         check_sizes(self.spec, self.grid, size_of(request.size), size_of(request.low), request.frames)
+        self.check_room(request)
         if request.decoder == "tiny":
             decoder_folder(self.entry)
         return request
+
+    def check_room(self, request: GenerateRequest) -> None:
+        """Raise RequestError for a size or length of which one network call's largest tensor alone has no room here.
+
+        What fits so may be too large all the same; that the accelerator says when it is tried.
+        """
+        device = best_device()
+        cells = math.prod(self.latent_size(size_of(str(request.size)), request.frames))
+        doubled = 2 if request.teacher and request.guidance != 1 else 1
+        needed, has = doubled * cells * self.widest * default_dtype(device).itemsize / GB, memory_gb(device)
+        if needed > has:
+            clip = f" with {request.frames} frames" if request.frames != 1 else ""
+            where = "this machine" if device.type == "cpu" else "the accelerator"
+            raise RequestError(
+                f"size {request.size}{clip} needs more than {needed:.0f} GB of memory; {where} has {has:.0f} GB."
+            )
+
+    def off_training(self, request: GenerateRequest) -> str:
+        """As `StudentSpec.off_training`; empty without a student."""
+        own = request.plan is not None and request.plan == self.own_plan(size_of(str(request.size)))
+        return self.card.off_training(request.steps, request.switch, own) if self.card else ""
 
 
 def read_outline(entry: Entry, student: str | None = None) -> Outline:
@@ -129,4 +154,4 @@ def read_outline(entry: Entry, student: str | None = None) -> Outline:
         schedule = adapter.schedule_of(scheduler, card.shift if card and card.shift else spec.shift)
     except (TypeError, ValueError) as error:
         raise RequestError(f"{named(entry.folder)} does not fit: {first_line(error)}") from error
-    return Outline(entry, spec, card, schedule, adapter.grid_of(vae, network))
+    return Outline(entry, spec, card, schedule, adapter.grid_of(vae, network), adapter.widest(network))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import string
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rmd.backbones.catalog import Entry
 from rmd.backbones.folders import ADAPTERS
 from rmd.backbones.loading import dtypes_for, settle
 from rmd.backbones.machine import default_dtype, free_gb
+from rmd.backbones.parts import Part
 from rmd.checks import RequestError
 
 ROWS: dict[str, Any] = json.loads(Path(__file__).with_name("architectures.json").read_text(encoding="utf-8"))
@@ -39,16 +41,16 @@ NOTE = "random weights; student = the same architecture without guidance; pictur
 class RandomWeights:
     """In the place of `loading.StoredWeights`: nothing is read, everything is made up."""
 
-    def backbone(self, entry: Entry, device: torch.device) -> Backbone:
+    def backbone(self, entry: Entry, device: torch.device) -> Generator[Part, None, Backbone]:
         """Raises RequestError for what is not in the catalog's tables or has no room; nothing was built then."""
         if entry.id not in PIPELINES or entry.hub is None or entry.spec is None:
             raise RequestError(f"Random weights are for {', '.join(PIPELINES)}, not for {entry.id}.")
         resident = has_room(entry, device)
         dtypes, where = dtypes_for(entry.hub.pipeline, device), device if resident else torch.device("cpu")
-        parts = {
-            name: component(kind, COMPONENTS[key]["config"], where, dtypes.get(name, dtypes["default"]))
-            for name, (kind, key) in PIPELINES[entry.id].items()
-        }
+        parts: dict[str, Any] = {}
+        for name, (kind, key) in PIPELINES[entry.id].items():
+            yield Part(name)
+            parts[name] = component(kind, COMPONENTS[key]["config"], where, dtypes.get(name, dtypes["default"]))
         pipe = getattr(diffusers, entry.hub.pipeline)(**parts)
         made = ADAPTERS[entry.hub.pipeline](entry.spec, pipe)
         settle(made, device, resident)

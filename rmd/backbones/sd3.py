@@ -30,6 +30,11 @@ class SD3Backbone(FlowBackbone):
     def grid_of(cls, vae: Config, network: Config) -> Grid:
         return Grid(2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1), int(network.get("patch_size", 2)))
 
+    @classmethod
+    def widest(cls, network: Config) -> float:
+        width = network.get("num_attention_heads", 18) * network.get("attention_head_dim", 64)
+        return 4 * width / int(network.get("patch_size", 2)) ** 2
+
     def _encode(self, prompts: list[str], device: torch.device) -> Conditioning:
         embeds, _, pooled, _ = self.pipe.encode_prompt(
             prompts, None, None, device=device, do_classifier_free_guidance=False

@@ -30,6 +30,11 @@ class SDXLBackbone(PipelineBackbone):
         return Grid(2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1))
 
     @classmethod
+    def widest(cls, network: Config) -> float:
+        channels = network.get("block_out_channels", (320, 640, 1280))
+        return 2 * channels[1]  # the gated feed-forward: eight times the width, on a quarter of the cells
+
+    @classmethod
     def schedule_of(cls, scheduler: Config, shift: float | None) -> VPSchedule:
         if shift is not None:
             raise ValueError("shift is for flows; this pipeline has a table of noise levels")

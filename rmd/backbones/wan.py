@@ -46,6 +46,10 @@ class WanBackbone(FlowBackbone):
         return Grid(cell, step // cell, int(vae.get("scale_factor_temporal", 4)))
 
     @classmethod
+    def widest(cls, network: Config) -> float:
+        return network.get("ffn_dim", 13824) / math.prod(network.get("patch_size", (1, 2, 2)))
+
+    @classmethod
     def sizes_of(cls, network: Config, grid: Grid) -> dict[str, Any]:
         return {"high": (480, 832), "low": (272, 480)}
 

@@ -6,14 +6,21 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from rmd.backbones.parts import Part
 from rmd.engine.results import Done, Output
 
 
 @dataclass(frozen=True)
 class Loading:
-    """The models are being read from disk."""
+    """The models are being read from disk. part: the network that is next, None before the first."""
 
     backbone: str
+    part: Part | None = None
+
+    @property
+    def sentence(self) -> str:
+        """What is read, for a person."""
+        return f"Loading {self.part.words if self.part else self.backbone} …"
 
 
 @dataclass(frozen=True)

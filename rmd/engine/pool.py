@@ -7,6 +7,7 @@ import gc
 import logging
 import sys
 import weakref
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +17,9 @@ from torch import nn
 from rmd.backbones import catalog
 from rmd.backbones.base import Backbone
 from rmd.backbones.cards import StudentSpec
-from rmd.backbones.loading import StoredWeights, Weights
+from rmd.backbones.loading import StoredWeights, Weights, whole
 from rmd.backbones.machine import best_device, free_gb
+from rmd.backbones.parts import Part
 from rmd.backbones.placement import WORKING_GB, Tuning, tune
 from rmd.request import Decoder
 
@@ -63,20 +65,25 @@ class ModelPool:
         return there and (decoder == "full" or self._decoder is not None)
 
     def acquire(self, backbone: str, student: str | None, decoder: Decoder = "full") -> Loaded:
-        """Load a backbone (catalog id or folder) with a student (folder, file, id, None for its own, "none").
+        """`loading`, in one go."""
+        return whole(self.loading(backbone, student, decoder))
 
-        Raises RequestError; what was not resident before is not then.
+    def loading(self, backbone: str, student: str | None, decoder: Decoder = "full") -> Generator[Part, None, Loaded]:
+        """Load a backbone (catalog id or folder) with a student (folder, file, id, None for its own, "none"), with a
+        Part before each network that is read.
+
+        Raises RequestError; what was not resident before is not then, nor when the generator is closed.
         """
         if decoder == "full":
-            return self._acquire(backbone, student)
+            return (yield from self._loading(backbone, student))
         tiny = self._decoder if self.name == backbone else None
         # before the backbone: it is small, and may be missing
         tiny = tiny or self.weights.decoder(catalog.find(backbone), self.device)
-        loaded = self._acquire(backbone, student)
+        loaded = yield from self._loading(backbone, student)
         self._decoder = tiny
         return replace(loaded, decoder=tiny)
 
-    def _acquire(self, backbone: str, student: str | None) -> Loaded:
+    def _loading(self, backbone: str, student: str | None) -> Generator[Part, None, Loaded]:
         if self._loaded is not None and self.resident(backbone, student):
             return self._loaded
         teacher, tiny = None, None
@@ -87,8 +94,9 @@ class ModelPool:
             self.unload()
         release_memory(self.device)
         if teacher is None:
-            teacher = self.weights.backbone(catalog.find(backbone), self.device)
+            teacher = yield from self.weights.backbone(catalog.find(backbone), self.device)
             tune(teacher.network, self.tuning)
+        yield Part("student")
         fast, card = self.weights.student(catalog.find(backbone), student, teacher) or (None, None)
         own = fast if fast is not teacher else None  # random weights have one network in both roles
         if own is not None:

@@ -59,9 +59,12 @@ class Session:
 
         runs: how often the student's calls are made and timed, an odd number; the first makes the picture, the others
         come after the teacher. Its times are those of the median run.
+        request: of one result (see `rmd.request.singles`); ValueError for more.
 
         Raises Cancelled, or RequestError for what only shows when loading. The lock is free afterwards in any case.
         """
+        if request.count != 1:
+            raise ValueError(f"a session makes one result at a time, not {request.count}")
         cancel = cancel or threading.Event()
         if not self._lock.acquire(blocking=False):
             yield Waiting()
@@ -78,17 +81,19 @@ class Session:
         """The events, computed wherever this kind of session computes; called with the accelerator's place taken."""
         yield from in_thread(self._thread, self.run(request, cancel, runs))
 
-    def load(self, request: GenerateRequest) -> Iterator[Loading]:
-        """Bring the request's models into memory; yields Loading when they are not there yet."""
+    def load(self, request: GenerateRequest, cancel: threading.Event) -> Iterator[Loading]:
+        """Bring the request's models into memory; yields Loading before each part that is not there yet."""
         if not self.pool.resident(request.backbone, request.student, request.decoder):
             yield Loading(request.backbone)
             self._prompts.clear()
-            self.pool.acquire(request.backbone, request.student, request.decoder)
+            for part in self.pool.loading(request.backbone, request.student, request.decoder):
+                check(cancel)
+                yield Loading(request.backbone, part)
 
     @torch.inference_mode()
     def run(self, request: GenerateRequest, cancel: threading.Event, runs: int = 1) -> Generator[Event]:
         """The request's events, computed by whoever asks for them."""
-        yield from self.load(request)
+        yield from self.load(request, cancel)
         loaded = self.pool.acquire(request.backbone, request.student, request.decoder)
         check(cancel)
         backbone = loaded.teacher

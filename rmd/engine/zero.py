@@ -79,7 +79,7 @@ class LentSession(Session):
 
     def compute(self, request: GenerateRequest, cancel: threading.Event, runs: int) -> Iterator[Event]:
         try:
-            yield from self.load(request)
+            yield from self.load(request, cancel)
             with closing(self._lent(request, runs)) as events:
                 for event in events:
                     check(cancel)

@@ -15,7 +15,7 @@ from rmd.engine.results import ROLES, Done
 from rmd.request import Setting, offered
 from rmd.serve.admission import listening
 from rmd.serve.guard import sentence
-from rmd.serve.runner import Runner, file_of
+from rmd.serve.runner import Runner, Saved, file_of
 
 ABOUT = """Draw a picture with the few-step student and, for comparison, with the teacher.
 
@@ -27,7 +27,7 @@ Args:
 
 Returns:
     The student's file (PNG, or MP4 for a clip), the teacher's or null, and everything measured: request, plan,
-    timings, speed-up.
+    timings, speed-up. With a count above 1 these are the first result's, and "results" lists all, each with its files.
 """
 RETURNS = tuple[FileData, FileData | None, dict[str, Any]]
 
@@ -39,18 +39,19 @@ def endpoint(runner: Runner) -> Callable[..., Any]:
         bound = signature.bind(*given, **named)
         try:
             checked = runner.request(dict(bound.arguments))
-            done, present = None, listening()
+            results: list[Saved] = []
+            present = listening()
             with closing(runner.run(checked, secrets.token_hex(8))) as events:
                 for event in events:
                     if not present():
                         raise Cancelled("Nobody waits for this picture any more.")
-                    done = event if isinstance(event, Done) else done
-            assert done is not None
-            saved = runner.save(done)
+                    if isinstance(event, Done):
+                        results.append(runner.save(event))
         except Exception as error:
             raise sentence(error, html=False) from None
-        files = [file_of(saved.files[role]) if role in saved.files else None for role in ROLES]
-        return files[0], files[1], saved.result.as_dict()
+        rows = [{**saved.result.as_dict(), "files": files_of(saved)} for saved in results]
+        first = rows[0].pop("files") if checked.count == 1 else rows[0]["files"]
+        return first["student"], first["teacher"], rows[0] if checked.count == 1 else {**rows[0], "results": rows}
 
     settings = offered()
     signature = inspect.Signature([parameter(setting) for setting in settings], return_annotation=RETURNS)
@@ -58,6 +59,11 @@ def endpoint(runner: Runner) -> Callable[..., Any]:
     generate.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()} | {"return": RETURNS}
     generate.__doc__ = ABOUT.format(arguments="\n".join(f"    {s.name}: {documented(s)}" for s in settings))
     return generate
+
+
+def files_of(saved: Saved) -> dict[str, Any]:
+    """A result's files by role, None where a side was not run."""
+    return {role: file_of(saved.files[role]) if role in saved.files else None for role in ROLES}
 
 
 def parameter(setting: Setting) -> inspect.Parameter:

@@ -20,7 +20,7 @@ from rmd.engine.results import Done, Result
 from rmd.engine.session import RUNS, Session
 from rmd.engine.teacher_cache import TeacherCache
 from rmd.method.plan import CascadePlan
-from rmd.request import GenerateRequest, completed
+from rmd.request import GenerateRequest, completed, singles
 from rmd.serve import sentences
 from rmd.serve.offer import Offer
 
@@ -81,7 +81,8 @@ class Runner:
     def run(
         self, request: GenerateRequest, visitor: str, until: float | None = None, cached: bool = True
     ) -> Generator[Event]:
-        """The session's events, until `stop(visitor)` or the deadline; raises Cancelled or RequestError.
+        """The session's events of one result after another, until `stop(visitor)` or the deadline for all of them;
+        raises Cancelled or RequestError.
 
         until: the deadline (time.monotonic) where this is a part of a longer request.
         cached: whether a teacher that was run before will do.
@@ -98,7 +99,8 @@ class Runner:
         timer.daemon = True
         timer.start()
         try:
-            yield from self._events(request, cancel, cached)
+            for single in singles(request):
+                yield from self._events(single, cancel, cached)
         except Cancelled as error:
             if late.is_set():
                 raise RequestError(sentences.TOO_LONG.format(seconds=round(self.deadline))) from error

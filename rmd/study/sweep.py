@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +17,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from rmd.checks import RequestError
+from rmd.checks import RequestError, size_text, stages_of
 from rmd.disk import write_whole
 from rmd.engine.events import Event
 from rmd.engine.files import first_frame, read_settings, save_png
@@ -29,6 +31,7 @@ Pair = tuple[int, int]
 COLUMNS: tuple[str, ...] = (
     "steps",
     "switch",
+    "plan",
     "reinjection",
     "eta",
     "seed",
@@ -52,19 +55,27 @@ class Point:
     switch: int
     reinjection: Reinjection
     eta: float
+    plan: str | None = None
+    """A plan of several sizes, whose steps and switch are then above; None for the two usual sizes."""
 
     @property
     def row(self) -> Row:
         """Cells of one row differ in the switch alone."""
-        return self.steps, self.reinjection, self.eta
+        return self.steps, self.plan, self.reinjection, self.eta
+
+    @property
+    def split(self) -> str:
+        """How its steps are spent, in words."""
+        return self.plan or f"{self.steps} steps, {self.switch} low"
 
     @property
     def name(self) -> str:
         """A file name without its ending."""
-        return f"steps-{self.steps}-low-{self.switch}-{self.reinjection}-eta-{self.eta:g}"
+        split = f"plan-{re.sub('[:,]', '-', self.plan)}" if self.plan else f"steps-{self.steps}-low-{self.switch}"
+        return f"{split}-{self.reinjection}-eta-{self.eta:g}"
 
 
-Row = tuple[int, Reinjection, float]
+Row = tuple[int, str | None, Reinjection, float]
 
 
 @dataclass(frozen=True)
@@ -86,23 +97,34 @@ def pairs(steps: Iterable[int]) -> list[Pair]:
     return [(count, switch) for count in sorted(set(steps)) for switch in range(count + 1)]
 
 
-def points(wanted: Iterable[Pair], reinjections: Sequence[Reinjection], etas: Sequence[float]) -> list[Point]:
+def points(
+    wanted: Iterable[Pair], reinjections: Sequence[Reinjection], etas: Sequence[float], plans: Sequence[str] = ()
+) -> list[Point]:
     """The cells of a grid. What would only repeat another cell is left out: the re-injection where nothing is
-    enlarged between two steps, and η where no noise is predicted again."""
+    enlarged between two steps, and η where no noise is predicted again.
+
+    plans: of several sizes, as the setting `plan` has them.
+    """
     found: dict[tuple[Any, ...], Point] = {}
-    for steps, switch in wanted:
+    stages: list[tuple[str | None, list[int]]] = [(None, [switch, steps - switch]) for steps, switch in wanted]
+    stages += [(plan, [steps for _, steps in stages_of(plan)]) for plan in plans]
+    for plan, counts in stages:
+        between = sum(count > 0 for count in counts) > 1
         for kind in reinjections:
             for eta in etas:
-                between = 0 < switch < steps
-                counts = max(switch, steps - switch) > 1 or (between and kind != "fresh")
-                key = steps, switch, kind if between else None, eta if counts else None
-                found.setdefault(key, Point(steps, switch, kind, eta))
+                renoised = max(counts) > 1 or (between and kind != "fresh")
+                key = plan, *counts, kind if between else None, eta if renoised else None
+                found.setdefault(key, Point(sum(counts), sum(counts[:-1]), kind, eta, plan))
     return list(found.values())
 
 
 def at(request: GenerateRequest, point: Point) -> GenerateRequest:
     """The request of one cell."""
-    return replace(request, **asdict(point), teacher=False, plan=None)
+    values = asdict(point)
+    if point.plan:
+        sizes = [size_text(size) for size, _ in stages_of(point.plan)]
+        values |= {"size": sizes[-1], "low": sizes[0]}
+    return replace(request, **values, teacher=False, count=1)
 
 
 def sweep(
@@ -141,7 +163,18 @@ def estimate(wanted: Sequence[Point], result: Result, area: float) -> float:
     high = per_step[True] if True in per_step else per_step[False] * area
     low = per_step[False] if False in per_step else high / area
     fixed = timings.encode + timings.decode + timings.switch
-    return sum(fixed + point.switch * low + (point.steps - point.switch) * high for point in wanted)
+    return sum(fixed + low_steps(point, area) * low + (point.steps - point.switch) * high for point in wanted)
+
+
+def low_steps(point: Point, area: float) -> float:
+    """Its steps below the full size, each as many steps at the usual low size as its own size is larger.
+
+    area: as in `estimate`.
+    """
+    if point.plan is None:
+        return point.switch
+    *below, (full, _) = stages_of(point.plan)
+    return sum(steps * area * math.prod(size) / math.prod(full) for size, steps in below)
 
 
 def row(cell: Cell) -> dict[str, Any]:
@@ -169,7 +202,7 @@ def csv_text(cells: Sequence[Cell]) -> str:
 def contact_sheet(cells: Sequence[Cell], side: int = 256) -> Image.Image:
     """One picture of the grid: a row per steps, re-injection and η, a column per switch, times under the pictures."""
     rows = list(dict.fromkeys(cell.point.row for cell in cells))
-    varied = len({row[1:] for row in rows}) > 1
+    varied = len({row[2:] for row in rows}) > 1
     columns = max(cell.point.switch for cell in cells) + 1
     margin, caption = 10, 44 if varied else 26
     width, height = columns * (side + margin) + margin, len(rows) * (side + margin + caption) + margin
@@ -179,7 +212,7 @@ def contact_sheet(cells: Sequence[Cell], side: int = 256) -> Image.Image:
         point = cell.point
         x = margin + point.switch * (side + margin)
         y = margin + rows.index(point.row) * (side + margin + caption)
-        label = f"{point.steps} steps, {point.switch} low"
+        label = point.split
         if cell.result is None or cell.image is None:
             draw.rectangle((x, y, x + side, y + side), outline="grey")
             label += ": failed"

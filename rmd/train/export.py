@@ -19,6 +19,7 @@ from rmd.method.plan import two_stage
 from rmd.train.distiller import Distiller
 from rmd.train.loop import Run, generator_for
 from rmd.train.roles import Adapter
+from rmd.train.rollout import STEP_WEIGHTS
 from rmd.train.sheets import save_sheet
 from rmd.train.source import Source
 
@@ -88,6 +89,8 @@ def card_of(distiller: Distiller, backbone: Backbone, run: Run) -> dict[str, Any
         "default_switch": switch,
         "eta": ETA if s.eta is None else s.eta,
         "reinjection": s.reinjection or REINJECTION,
+        "trained_steps": [steps, steps] if s.plan_steps else [1, len(STEP_WEIGHTS)],
+        "trained_switch": s.plan_switch,
         "training": f"{run.step} iterations in {run.seconds / 60:.0f} minutes on {run.hardware}; {plans}; teacher's "
         f"guidance {distiller.guidance:g}" + ("" if s.lora is None else f"; LoRA of rank {s.lora}"),
         "quality": {},

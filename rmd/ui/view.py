@@ -38,8 +38,10 @@ class LiveView:
 
     def take(self, event: Event) -> bool:
         """Note an event; True when the page should be told."""
-        if isinstance(event, Loading | Waiting):
-            self.sentence = text.LOADING if isinstance(event, Loading) else text.WAITING
+        if isinstance(event, Loading):
+            self.sentence = event.sentence
+        elif isinstance(event, Waiting):
+            self.sentence = text.WAITING
         elif isinstance(event, Progress):
             last = event.index == event.total
             if event.role == "teacher" and not last and time.monotonic() - self._last < INTERVAL:

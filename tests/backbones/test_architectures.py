@@ -11,7 +11,7 @@ import torch
 
 from rmd.backbones import catalog, random_weights
 from rmd.backbones.folders import ADAPTERS
-from rmd.backbones.loading import dtypes_for
+from rmd.backbones.loading import dtypes_for, whole
 from rmd.backbones.random_weights import COMPONENTS, DECODERS, PIPELINES, component
 
 USES = sorted({tuple(part) for part in (*DECODERS.values(), *(p for r in PIPELINES.values() for p in r.values()))})
@@ -56,7 +56,7 @@ def test_the_parts_of_every_pipeline_fit_together(monkeypatch: pytest.MonkeyPatc
     assert entry.hub is not None
     # the catalog's figures are those of bf16, whatever this machine computes in
     monkeypatch.setattr(random_weights, "dtypes_for", lambda kind, device: dtypes_for(kind, device, torch.bfloat16))
-    backbone: Any = random_weights.RandomWeights().backbone(entry, torch.device("meta"))
+    backbone: Any = whole(random_weights.RandomWeights().backbone(entry, torch.device("meta")))
     stored = sum(p.numel() * p.element_size() for part in backbone.parts() for p in part.parameters()) / 1e9
     assert stored < entry.hub.memory_gb
     with torch.inference_mode():

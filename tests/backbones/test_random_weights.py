@@ -105,7 +105,7 @@ def test_everything_is_as_loading_makes_it(
     """Same components, shapes, dtypes, schedule and lengths of prompts as from a folder that holds these weights."""
     monkeypatch.setattr(loading, "default_dtype", lambda device: dtype)
     entry = catalog.find(name)
-    made: Any = RandomWeights().backbone(entry, CPU)
+    made: Any = loading.whole(RandomWeights().backbone(entry, CPU))
     made.pipe.save_pretrained(tmp_path / "saved")
     read: Any = loading.open_backbone(tmp_path / "saved", name, CPU, spec=entry.spec)
     assert [type(part) for part in made.parts()] == [type(part) for part in read.parts()]

@@ -217,6 +217,9 @@ def test_a_cards_own_times_guidance_and_shift_are_used(bases: dict[str, Any]) ->
     )  # fmt: skip
 
     class Pool(ModelPool):
+        def resident(self, backbone: str, student: str | None, decoder: Decoder = "full") -> bool:
+            return True
+
         def acquire(self, backbone: str, student: str | None, decoder: Decoder = "full") -> Loaded:
             return Loaded(base, base.with_network(base.network, card.shift), card)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import pytest
 import torch
 
 from rmd.backbones import catalog
+from rmd.backbones.cards import StudentSpec
 from rmd.backbones.folders import BACKBONE_CARD
+from rmd.backbones.loading import open_backbone
 from rmd.backbones.outline import Outline, read_outline
 from rmd.backbones.sizes import lengths, low_for, presets, side_range
 from rmd.checks import RequestError, size_text
@@ -116,3 +120,70 @@ def test_more_work_is_said_before_it_begins(folders: dict[str, Path]) -> None:
     usual, large = (size_text((side, side)) for side in (outline.spec.high[0], 2 * outline.spec.high[0]))
     notes = outline.notes(outline.request({"prompt": "a", "size": large}))
     assert any(f"4.0× the time and memory of its usual {usual}" in note for note in notes)
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "wan"])
+def test_the_widest_tensor_is_one_the_network_makes(family: str, folders: dict[str, Path]) -> None:
+    """What `widest` counts is the largest output of any layer of the real network, or less: a lower bound."""
+    backbone: Any = open_backbone(folders[family], family, CPU, torch.float32)
+    size = backbone.latent_size(backbone.spec.high)
+    largest = 0
+
+    def look(module: Any, given: Any, output: Any) -> None:
+        nonlocal largest
+        if isinstance(output, torch.Tensor):
+            largest = max(largest, output.numel())
+
+    for module in backbone.network.modules():
+        module.register_forward_hook(look)
+    with torch.inference_mode():
+        backbone.predict(torch.zeros(1, backbone.channels, *size), 0.5, backbone.encode(["a fox"]))
+    counted = backbone.widest(backbone.network.config) * math.prod(size)
+    assert 0.2 * largest < counted <= largest
+
+
+def test_what_can_never_fit_is_refused_with_its_figures(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outline, least = outline_of(folders["wan"]), 5e-5
+    monkeypatch.setattr("rmd.backbones.outline.memory_gb", lambda device: least)
+    assert outline.request({"prompt": "a fox", "size": "32x32", "low": "32x32", "frames": 1, "teacher": False})
+    with pytest.raises(
+        RequestError, match=r"size \d+x\d+ with \d+ frames needs more than 0 GB of memory; this machine"
+    ):
+        outline.request({"prompt": "a fox"})
+
+
+CARD = StudentSpec("Some", "x", "MIT", 4, 2, 0.0, "band", "By hand.", {})
+
+
+@pytest.mark.parametrize(
+    ("card", "inside", "outside", "words"),
+    [
+        (CARD, [(1, 0), (8, 8)], [], ""),
+        (replace(CARD, trained_steps=(1, 8)), [(1, 1), (8, 3)], [], ""),
+        (replace(CARD, trained_steps=(2, 4)), [(2, 0), (4, 4)], [(1, 0), (5, 2)], "2 to 4 steps, any switch"),
+        (replace(CARD, trained_steps=(4, 4), trained_switch=2), [(4, 2)], [(4, 1), (3, 2)], "4 steps, 2 at low"),
+        (replace(CARD, origin="published"), [(4, 0)], [(4, 2), (2, 0)], "4 steps at full resolution"),
+    ],
+)
+def test_a_plan_outside_the_training_is_marked(
+    card: StudentSpec, inside: list[tuple[int, int]], outside: list[tuple[int, int]], words: str
+) -> None:
+    assert [card.off_training(*plan) for plan in inside] == [""] * len(inside)
+    for plan in outside:
+        assert card.off_training(*plan).startswith(f"Off training: Some was trained for {words}")
+
+
+def test_a_student_of_several_sizes_is_at_home_in_its_own_plan_alone() -> None:
+    card = replace(CARD, origin="published", scales=(0.5, 0.5, 0.75, 1.0))
+    assert card.off_training(4, 3, sizes=True) == ""
+    assert "4 steps at sizes of its own" in card.off_training(4, 2)
+
+
+def test_the_shipped_students_say_what_they_were_trained_for() -> None:
+    for name in ("emoji-sdxl", "emoji-wan"):
+        outline = read_outline(catalog.find(name))
+        assert outline.card is not None
+        assert outline.card.trained_steps == (1, 8)
+        assert outline.off_training(outline.request({"prompt": "a fox"})) == ""

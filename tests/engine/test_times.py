@@ -66,7 +66,7 @@ def test_warm_up_can_be_stopped(settings: dict[str, Any]) -> None:
     fresh, cancel = Session(ModelPool(CPU)), threading.Event()
     events = fresh.generate(make_request(settings), cancel)
     assert isinstance(next(events), Loading)
-    assert isinstance(next(events), Warming)
+    assert any(isinstance(event, Warming) for event in events)
     cancel.set()
     with pytest.raises(Cancelled):
         next(events)

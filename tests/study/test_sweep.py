@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from rmd.checks import Cancelled, RequestError
+from rmd.cli import main
 from rmd.engine.events import Event
-from rmd.engine.files import save_output
+from rmd.engine.files import read_settings, save_output
 from rmd.engine.results import Done, Output, StageTiming, Timings
 from rmd.method.plan import two_stage
 from rmd.method.schedule import scaled_linear
@@ -26,6 +27,7 @@ from rmd.study.sweep import (
     contact_sheet,
     csv_text,
     estimate,
+    low_steps,
     pairs,
     points,
     row,
@@ -151,3 +153,39 @@ def test_the_files_hold_everything(tmp_path: Path) -> None:
     assert [file.name for file in files] == ["sweep.png", "sweep.csv", "sweep.zip"]
     names = zipfile.ZipFile(files[2]).namelist()
     assert names == ["sweep.png", "sweep.csv", "steps-1-low-0-band-eta-1.png", "steps-1-low-1-band-eta-1.png"]
+
+
+def test_plans_of_several_sizes_are_cells_too(tiny_sdxl: Path, tmp_path: Path) -> None:
+    plan = "32x32:1,48x48:1,64x64:2"
+    kinds, etas = ("band", "fresh"), (0.0, 1.0)
+    found = points([(2, 1)], ["band"], [1.0], [plan])
+    assert found == [Point(2, 1, "band", 1.0), Point(4, 2, "band", 1.0, plan)]
+    assert len(points([], kinds, etas, [plan])) == 4
+    assert len(points([], kinds, etas, ["32x32:1,64x64:0"])) == 1, "one step, enlarged: no noise is added"
+    out = tmp_path / "sweep"
+    ask = ["sweep", "--backbone", str(tiny_sdxl), "--prompt", "a fox", "--seed", "3", "--out", str(out)]
+    assert main([*ask, "--plan", plan, "--plan", "32x32:1,64x64:1"]) == 0
+    lines = list(csv.DictReader((out / "sweep.csv").open()))
+    assert [line["plan"] for line in lines] == [plan, "32x32:1,64x64:1"], "no other cell, where plans are named"
+    stored = read_settings(out / "plan-32x32-1-48x48-1-64x64-2-band-eta-1.png")
+    assert [(stage["size"], len(stage["times"])) for stage in stored["plan"]["stages"]] == [
+        ([4, 4], 1), ([6, 6], 1), ([8, 8], 2),
+    ]  # fmt: skip
+    assert (stored["request"]["low"], stored["request"]["size"]) == ("32x32", "64x64")
+
+
+def test_a_bad_plan_of_a_sweep_is_a_sentence(
+    tiny_sdxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask = ["sweep", "--backbone", str(tiny_sdxl), "--prompt", "a fox", "--out", str(tmp_path / "out")]
+    for plan, words in (("64x64:9", "1 to 8 steps"), ("32x32:1,60x64:1", "multiples of 8"), ("fox", "plan must be")):
+        assert main([*ask, "--plan", plan]) == 2
+        assert words in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_the_cost_of_a_plan_counts_its_sizes() -> None:
+    plan = "32x32:1,48x48:2,64x64:1"
+    point = points([], ["band"], [1.0], [plan])[0]
+    assert low_steps(point, 4.0) == pytest.approx(1 + 2 * (48 / 32) ** 2)
+    assert low_steps(Point(4, 2, "band", 1.0), 4.0) == 2

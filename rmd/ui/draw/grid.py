@@ -27,7 +27,7 @@ class Grid:
     @property
     def varied(self) -> bool:
         """Whether more than steps and switch differ."""
-        return len({point.row[1:] for point in self.wanted}) > 1
+        return len({point.row[2:] for point in self.wanted}) > 1
 
 
 def progress(grid: Grid) -> str:
@@ -54,8 +54,9 @@ def grid_html(grid: Grid, running: Point | None = None) -> str:
 
 
 def row_head(grid: Grid, row: Row) -> str:
-    steps, kind, eta = row
-    return f"{count(steps)}<br>{escape(kind)}, η {eta:g}" if grid.varied else count(steps)
+    steps, plan, kind, eta = row
+    head = escape(plan).replace(",", ",<wbr>") if plan else count(steps)
+    return f"{head}<br>{escape(kind)}, η {eta:g}" if grid.varied else head
 
 
 def cell_html(grid: Grid, point: Point | None, running: Point | None) -> str:
@@ -67,7 +68,7 @@ def cell_html(grid: Grid, point: Point | None, running: Point | None) -> str:
     if cell.done is None:
         return f'<span class="empty" title="{escape(cell.error)}">failed</span>'
     taken = duration(cell.done.student.timings.end_to_end)
-    about = f"{count(point.steps)}, {point.switch} at low resolution, {taken}"
+    about = f"{escape(point.split)}, {taken}" if point.plan else f"{count(point.steps)}, {point.switch} low, {taken}"
     if grid.varied:
         about += f", {point.reinjection}, η {point.eta:g}"
     return (

@@ -19,6 +19,7 @@ from rmd.serve.guard import in_words, sentence
 from rmd.serve.runner import Runner, Saved
 from rmd.ui import parts, text
 from rmd.ui.draw import verdict
+from rmd.ui.draw.results import results_html
 from rmd.ui.draw.schedule import schedule_svg
 from rmd.ui.events import AT_ONCE, NO_CHANGE, REFUSABLE, Given, Updates, run_and_stop, visitor_of
 from rmd.ui.rail import Rail
@@ -44,6 +45,8 @@ class Compare:
                 self.again = gr.Button(text.MEASURE_AGAIN, size="sm", elem_id="again", interactive=first is not None)
                 self.status = parts.block(parts.status(examples.label(first) if first else text.IDLE), "status")
                 self.files = {role: download_button(first, role) for role in ROLES}
+        self.results = gr.State([])
+        self.row = parts.buttons("", "results")
         self.strip = examples.place()
         with gr.Row(elem_id="figures"):
             self.schedule = parts.buttons(self.schedule_of(rail.shown_at_first()), "schedule")
@@ -55,16 +58,19 @@ class Compare:
     @property
     def outputs(self) -> list[Component]:
         """What `show` changes."""
-        return [self.pictures, self.speed, self.again, self.bars, self.table, *self.files.values(), self.last]
+        figures = [self.speed, self.again, self.bars, self.table]
+        return [self.pictures, *figures, *self.files.values(), self.last, self.results, self.row]
 
-    def show(self, saved: Saved | None) -> Updates:
-        """A result on the stage; None leaves it alone."""
+    def show(self, saved: Saved | None, among: list[Saved] | None = None) -> Updates:
+        """A result on the stage; None leaves it alone. among: those of one request that came with it."""
         if saved is None:
             return {}
+        among = among or [saved]
         files: Updates = {self.files[role]: download(saved, role) for role in ROLES}
         figures: Updates = {self.again: gr.update(interactive=True)}
         figures |= {self.speed: verdict.speed(saved), self.bars: verdict.bars(saved), self.table: verdict.table(saved)}
-        return {self.pictures: complete(saved), **figures, **files, self.last: saved}
+        beside: Updates = {self.results: among, self.row: results_html(among, saved)}
+        return {self.pictures: complete(saved), **figures, **files, self.last: saved, **beside}
 
     def in_front(self) -> Updates:
         """This tab before the others."""
@@ -115,6 +121,7 @@ class Compare:
         )
         example = [*self.outputs, self.status, *rail.outputs]
         self.strip.select(in_words(self.example_taken), None, example, **REFUSABLE)
+        self.row.select(in_words(self.result_taken), {self.results}, self.outputs, **REFUSABLE)
         self.share.connect(page, self.last)
         page.unload(self.leave)
         return running[0]
@@ -140,9 +147,14 @@ class Compare:
         try:
             checked = self.runner.request(settings)
             view, seed = LiveView(checked, self.runner.plan(checked)), {self.rail.settings["seed"]: checked.seed}
+            finished: list[Saved] = []
             for event in self.runner.run(checked, visitor_of(request), cached=cached):
                 if isinstance(event, Done):
-                    yield {**self.show(self.runner.save(event)), **self.say(f"Done, seed {checked.seed}."), **seed}
+                    finished.append(self.runner.save(event))
+                    view = LiveView(checked, self.runner.plan(checked))  # for the next one
+                    view.sentence = text.OF_SEVERAL.format(index=len(finished), total=checked.count)
+                    words = f"Done, seed {event.request.seed}." if len(finished) == checked.count else view.sentence
+                    yield {**self.show(finished[-1], finished), **self.say(words), **seed}
                 elif view.take(event):
                     yield {self.pictures: view.value, **self.say(view.sentence), **seed}
         except Exception as error:
@@ -154,7 +166,7 @@ class Compare:
 
     def redraw(self, request: gr.Request, given: Given) -> Updates:
         """Live mode: the student again, the teacher staying put where it still fits."""
-        settings = {**self.rail.values(given), "teacher": False}
+        settings = {**self.rail.values(given), "teacher": False, "count": 1}
         if not given[self.rail.live]:
             return NO_CHANGE
         try:
@@ -195,6 +207,12 @@ class Compare:
             updates |= self.rail.fill(self.runner.request({**asdict(stored), "student": student}))
         return updates
 
+    def result_taken(self, given: Given, event: gr.EventData) -> Updates:
+        """One of several results on the stage."""
+        among: list[Saved] = given[self.results] or []
+        saved = next((one for one in among if one.id == event._data.get("result")), None)
+        return self.show(saved, among) or NO_CHANGE
+
     def settings_moved(self, given: Given) -> Updates:
         """The schedule follows the controls."""
         return {self.schedule: self.schedule_of(self.rail.values(given))}
@@ -208,6 +226,8 @@ class Compare:
             outline = self.runner.offer.outline(checked.backbone, checked.student)
             low = outline.latent_size(size_of(str(checked.low)), checked.frames)
             picture = schedule_svg(outline, self.runner.plan(checked), low)
+            if off := outline.off_training(checked):
+                picture += f'<p class="note warn">{parts.escape(off)}</p>'
         except (RequestError, TypeError) as error:
             picture = f'<p class="note warn">{parts.escape(str(error))}</p>'
         return parts.figure(text.SCHEDULE, picture)

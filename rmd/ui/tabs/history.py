@@ -42,9 +42,10 @@ class History:
     def connect(self, page: gr.Blocks, running: Any) -> None:
         """running: the event of a run, after whose end there is something to remember."""
         self.entries.render()  # outside the tab, whose parts the browser makes only when it is opened
-        last, both = self.compare.last, [self.entries, self.cards]
+        both = [self.entries, self.cards]
         page.load(self.opened, {self.entries}, both, **AT_ONCE)
-        running.success(self.remember, {last, self.entries}, both, **AT_ONCE)
+        for ended in (running.success, self.rail.stop.click):
+            ended(self.remember, {self.compare.results, self.entries}, both, **AT_ONCE)
         on_stage = [*self.compare.outputs, *self.rail.outputs, self.compare.tabs]
         self.cards.select(in_words(self.reopen), {self.entries}, on_stage, **REFUSABLE)
         shown = [self.pair_block, self.pair, self.pair_table]
@@ -58,11 +59,11 @@ class History:
         return self.keep(known(given[self.entries]))
 
     def remember(self, given: Given) -> Updates:
-        """The last result in front of the others."""
-        last, entries = given[self.compare.last], known(given[self.entries])
-        if last is not None and (not entries or entries[0].get("id") != last.id):
-            entries = [entry(last), *entries][:KEPT]
-        return self.keep(entries)
+        """The last results in front of the others."""
+        entries = known(given[self.entries])
+        there = {one.get("id") for one in entries}
+        new = [entry(one) for one in given[self.compare.results] or [] if one.id not in there]
+        return self.keep([*reversed(new), *entries][:KEPT])
 
     def keep(self, entries: list[dict[str, Any]]) -> Updates:
         return {self.entries: entries, self.cards: history_html(entries)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +16,7 @@ from rmd.method.plan import MAX_STEPS
 from rmd.request import SETTINGS, GenerateRequest
 from rmd.serve.guard import sentence
 from rmd.serve.runner import Runner, Saved
-from rmd.study.sweep import Cell, Point, estimate, pairs, points, sweep, write_results
+from rmd.study.sweep import Cell, Point, estimate, low_steps, pairs, points, sweep, write_results
 from rmd.ui import parts, text
 from rmd.ui.draw.grid import RUNNING_CELL, Grid, grid_html, progress
 from rmd.ui.draw.units import duration
@@ -28,7 +28,8 @@ from rmd.ui.view import with_teacher_of
 THUMBNAIL = 160
 STEPS_AT_FIRST = [1, 2, 4]
 ETAS = [0, 0.25, 0.5, 0.75, 1]
-ANY_CELL: dict[str, Any] = {"steps": 1, "switch": 0, "plan": None}
+MOST_PLANS = 32
+ANY_CELL: dict[str, Any] = {"steps": 1, "switch": 0, "plan": None, "count": 1}
 """Stands for a cell's own split while only the settings that all cells share are checked."""
 
 
@@ -50,6 +51,9 @@ class Sweep:
             kinds = [(label.partition(":")[0], value) for label, value in noise.pairs]
             self.kinds = gr.CheckboxGroup(kinds, label=text.SWEEP_KINDS, info=text.SWEEP_MORE_INFO)
             self.etas = gr.CheckboxGroup(ETAS, label=text.SWEEP_ETAS, info=text.SWEEP_MORE_INFO)
+            self.plans = gr.Textbox(
+                "", label=text.SWEEP_PLANS, placeholder=text.PLAN_HINT, lines=2, max_lines=8, elem_id="sweep-plans"
+            )
         at_first = rail.shown_at_first()
         cost = self.cost_of(wanted(STEPS_AT_FIRST, [], [], at_first), at_first, None) if at_first["backbone"] else ""
         self.status = parts.block(parts.status(cost) if cost else "", "sweep-status")
@@ -59,7 +63,7 @@ class Sweep:
             self.files = [gr.DownloadButton(one, interactive=False, size="sm", min_width=120) for one in labels]
 
     def connect(self) -> None:
-        axes, last = [self.steps, self.kinds, self.etas], self.compare.last
+        axes, last = [self.steps, self.kinds, self.etas, self.plans], self.compare.last
         gr.on(
             [*(axis.change for axis in axes), last.change, self.rail.settings["backbone"].change],
             self.cost,
@@ -86,11 +90,23 @@ class Sweep:
 
     def asked(self, given: Given) -> list[Point]:
         """The cells asked for."""
-        return wanted(given[self.steps], given[self.kinds], given[self.etas], self.rail.values(given))
+        settings, plans = self.rail.values(given), self.plans_of(given)
+        return wanted(given[self.steps], given[self.kinds], given[self.etas], settings, plans)
+
+    def plans_of(self, given: Given) -> list[str]:
+        """The plans of several sizes, each checked as a request's own; raises RequestError."""
+        settings = {**self.rail.values(given), "prompt": "any", "count": 1}
+        lines = [line for line in (given[self.plans] or "").splitlines() if line.strip()]
+        if len(lines) > MOST_PLANS:
+            raise RequestError(f"There may be up to {MOST_PLANS} plans, not {len(lines)}.")
+        return [str(self.runner.request({**settings, "plan": line}).plan) for line in lines]
 
     def cost(self, given: Given) -> Updates:
         """What the sweep will take, before it starts."""
-        return self.say(self.cost_of(self.asked(given), self.rail.values(given), given[self.compare.last]))
+        try:
+            return self.say(self.cost_of(self.asked(given), self.rail.values(given), given[self.compare.last]))
+        except RequestError as error:
+            return self.say(str(error))
 
     def cost_of(self, points: list[Point], settings: dict[str, Any], last: Saved | None) -> str:
         if not points:
@@ -104,7 +120,7 @@ class Sweep:
         area = high / low
         # a stored example's times may be another machine's
         if last is None or last.stored or last.result.request.backbone != outline.entry.id:
-            calls = sum((point.steps - point.switch) + point.switch / area for point in points)
+            calls = sum((point.steps - point.switch) + low_steps(point, area) / area for point in points)
             return f"{pictures}, as much work as {calls:.0f} full-resolution steps."
         return f"{pictures}, about {duration(estimate(points, last.result, area))} going by your last picture."
 
@@ -112,13 +128,14 @@ class Sweep:
         """The grid as it fills. Cells of the same settings that are there stay."""
         settings, grid = self.rail.values(given), given[self.grid]
         try:
-            if not given[self.steps]:
+            asked = self.asked(given)
+            if not asked:
                 raise RequestError(text.SWEEP_NONE)
             checked = self.runner.request({**settings, **ANY_CELL})
             for kind in given[self.kinds] or [checked.reinjection]:  # each is checked like a request's own
                 for eta in given[self.etas] or [checked.eta]:
                     self.runner.request({**settings, **ANY_CELL, "reinjection": kind, "eta": eta})
-            grid = resumed(grid, checked, self.asked(given))
+            grid = resumed(grid, checked, asked)
             missing = [point for point in grid.wanted if point not in grid.saved]
             visitor, until = visitor_of(request), time.monotonic() + self.runner.deadline
             yield self.filled(grid, next(iter(missing), None))
@@ -178,14 +195,16 @@ class Sweep:
         }
 
 
-def wanted(steps: list[int], kinds: list[Any], etas: list[float], settings: dict[str, Any]) -> list[Point]:
+def wanted(
+    steps: list[int], kinds: list[Any], etas: list[float], settings: dict[str, Any], plans: Sequence[str] = ()
+) -> list[Point]:
     """The cells of a choice; re-injection and η of the rail where none are chosen for the sweep."""
-    return points(pairs(steps or []), kinds or [settings["reinjection"]], etas or [settings["eta"]])
+    return points(pairs(steps or []), kinds or [settings["reinjection"]], etas or [settings["eta"]], plans)
 
 
 def resumed(grid: Grid | None, request: GenerateRequest, points: list[Point]) -> Grid:
     """The earlier grid with its cells when only what cells differ in is another, else a new one."""
-    free = ("steps", "switch", "reinjection", "eta", "teacher", "teacher_steps")
+    free = ("steps", "switch", "plan", "count", "reinjection", "eta", "teacher", "teacher_steps")
     key = tuple((k, v) for k, v in asdict(request).items() if k not in free)
     if grid is None or grid.key != key:
         return Grid(key, points)
