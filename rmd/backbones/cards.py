@@ -152,12 +152,8 @@ class StudentSpec:
         if self.trained_steps is not None:
             if len(self.trained_steps) != 2:
                 raise RequestError(f"trained_steps must be two numbers, not {abbreviated(self.trained_steps)}.")
-            whole(
-                "trained_steps",
-                self.trained_steps[1],
-                whole("trained_steps", self.trained_steps[0], 1, MAX_STEPS),
-                MAX_STEPS,
-            )
+            least, most = self.trained_steps
+            whole("trained_steps", most, whole("trained_steps", least, 1, MAX_STEPS), MAX_STEPS)
         if self.trained_switch is not None:
             whole("trained_switch", self.trained_switch, 0, MAX_STEPS)
         real("eta", self.eta, 0, 1)

@@ -86,14 +86,10 @@ def missing_file(folder: Path) -> str | None:
     return None
 
 
-def variant_of(folder: Path) -> str | None:
-    """ "fp16" where a part of a pipeline holds its weights only under that variant's names; parts without it are read
-    by their plain names all the same."""
-    for part in folder.iterdir():
-        files = [f.name for f in part.glob("*.safetensors")]
-        if files and all(".fp16" in name for name in files):
-            return "fp16"
-    return None
+def variant_of(part: Path) -> str | None:
+    """ "fp16" where a network's folder holds its weights only under that variant's names."""
+    files = [file.name for file in part.glob("*.safetensors")]
+    return "fp16" if files and all(".fp16" in name for name in files) else None
 
 
 def read_spec(folder: Path, id: str) -> tuple[BackboneSpec, Tensor | None]:

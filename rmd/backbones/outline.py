@@ -129,7 +129,7 @@ class Outline:
             clip = f" with {request.frames} frames" if request.frames != 1 else ""
             where = "this machine" if device.type == "cpu" else "the accelerator"
             raise RequestError(
-                f"size {request.size}{clip} needs more than {needed:.0f} GB of memory; {where} has {has:.0f} GB."
+                f"size {request.size}{clip} needs more than {needed:.1f} GB of memory; {where} has {has:.1f} GB."
             )
 
     def off_training(self, request: GenerateRequest) -> str:

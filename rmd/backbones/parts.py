@@ -50,11 +50,8 @@ def networks(folder: Path) -> dict[str, list[Path]]:
     for name, source in read_json(folder / "model_index.json").items():
         if isinstance(source, list) and source != [None, None] and (folder / name / "config.json").is_file():
             files = sorted((folder / name).glob("*.safetensors"))
-            plain = [file for file in files if ".fp16" not in file.name]
-            half = [file for file in files if ".fp16" in file.name]
-            chosen = (half or plain) if variant_of(folder) else plain
-            if chosen:
-                found[name] = chosen
+            if files:  # the plain ones where there are both
+                found[name] = [file for file in files if ".fp16" not in file.name] or files
     return found
 
 
@@ -75,7 +72,7 @@ def reading(folder: Path, dtypes: dict[str, torch.dtype]) -> Generator[Part, Non
                 dtype=dtypes.get(name, dtypes["default"]),
                 use_safetensors=True,
                 local_files_only=True,
-                variant="fp16" if all(".fp16" in file.name for file in files[name]) else None,
+                variant=variant_of(folder / name),
             )
             read += size
     return found

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from rmd.backbones.base import Backbone
 from rmd.backbones.cards import CONVERT, BackboneSpec, StudentSpec
-from rmd.backbones.folders import STUDENT_CARD, check_complete, first_line, read_json, read_student
+from rmd.backbones.folders import STUDENT_CARD, check_complete, first_line, read_json, read_student, variant_of
 from rmd.backbones.naming import named
 from rmd.backbones.placement import place_alone
 from rmd.checks import RequestError
@@ -69,7 +69,8 @@ def kind_of(path: Path) -> str:
             raise pickled(path)
         if path.suffix != ".safetensors":
             raise RequestError(f"{named(path)} is not a student: weights must be a .safetensors file or a folder.")
-        return "file"
+        beside = path.name == PEFT_WEIGHTS and path.with_name(PEFT_CONFIG).is_file()  # which has its rank and alpha
+        return "peft" if beside else "file"
     if (path / PEFT_CONFIG).is_file():
         if not (path / PEFT_WEIGHTS).is_file():
             raise (
@@ -123,7 +124,7 @@ def open_student(path: Path, backbone: Backbone, card: StudentSpec | None = None
         if kind == "network":
             network = full_network(path, backbone, spec)
         elif kind == "peft":
-            network = peft_network(path, base, spec.lora_scale)
+            network = peft_network(path.parent if path.is_file() else path, base, spec.lora_scale)
         else:
             file = path if path.is_file() else next(path.glob("*.safetensors"))
             spec = replace(spec, left_out=left_out(file))
@@ -162,7 +163,9 @@ def full_network(path: Path, backbone: Backbone, spec: StudentSpec) -> nn.Module
             f"The student in {named(path)} does not fit {backbone.spec.name}: {', '.join(different[:3])} differ; "
             f"it was made for {spec.base_model}."
         )
-    return type(base).from_pretrained(part, dtype=base.dtype, use_safetensors=True, local_files_only=True)
+    return type(base).from_pretrained(
+        part, dtype=base.dtype, use_safetensors=True, local_files_only=True, variant=variant_of(part)
+    )
 
 
 def peft_network(folder: Path, base: nn.Module, scale: float) -> nn.Module:

@@ -16,6 +16,7 @@ from rmd.backbones import catalog
 from rmd.backbones.loading import open_backbone, open_student
 from rmd.checks import RequestError
 from rmd.engine.results import label_of
+from tests.tiny import STUDENT_CARD, tiny_unet
 from tests.tiny_flow import WAN_CARD, tiny_wan
 
 CPU = torch.device("cpu")
@@ -161,3 +162,14 @@ def test_half_a_pair_is_refused(gone: str, said: str, sdxl: Any, tmp_path: Path)
     del state[f"unet.{layer}.lora_{gone}.weight"]
     with pytest.raises(RequestError, match=f"has no {said} beside it"):
         open_student(saved(state, tmp_path), sdxl)
+
+
+@pytest.mark.parametrize("shard", ["1GB", "20KB"])
+def test_a_students_folder_may_hold_the_variant_alone(shard: str, sdxl: Any, tmp_path: Path) -> None:
+    network = tiny_unet(7)
+    network.save_pretrained(tmp_path / "student" / "unet", variant="fp16", max_shard_size=shard)
+    assert all(".fp16" in file.name for file in (tmp_path / "student" / "unet").glob("*.safetensors*"))
+    (tmp_path / "student" / "rmd.json").write_text(json.dumps(STUDENT_CARD))
+    made, _ = open_student(tmp_path / "student", sdxl)
+    state = made.network.state_dict()
+    assert all(torch.equal(state[name], weight) for name, weight in network.state_dict().items())

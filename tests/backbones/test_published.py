@@ -22,7 +22,7 @@ def outline_of(student: str) -> Outline:
     shift = option.card.shift or entry.spec.shift
     schedule: NoiseSchedule = scaled_linear() if shift is None else FlowSchedule(shift)
     grid = next(grid for family, grid in GRIDS.items() if entry.id.startswith(family))
-    return Outline(entry, entry.spec, option.card, schedule, grid)
+    return Outline(entry, entry.spec, option.card, schedule, grid, widest=1)
 
 
 @pytest.mark.parametrize(

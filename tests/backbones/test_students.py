@@ -94,9 +94,10 @@ def test_a_lora_in_kohyas_naming_with_a_scale(bases: dict[str, Any], tmp_path: P
     same_but_one_layer(made, bases["sdxl"], "sdxl", added * ALPHA / RANK)
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_lora_that_peft_saved(bases: dict[str, Any], kind: str, tmp_path: Path, whole: bool) -> None:
-    """As a folder with its configuration, which holds the scale; or as the file alone, whose scale is one."""
+@pytest.mark.parametrize(("whole", "file"), [(True, False), (True, True), (False, False)])
+def test_a_lora_that_peft_saved(bases: dict[str, Any], kind: str, tmp_path: Path, whole: bool, file: bool) -> None:
+    """As a folder with its configuration, which holds the scale, or its file named; or as the file alone, whose scale
+    is one."""
     down, up, added = product(bases[kind], kind)
     config = LoraConfig(r=RANK, lora_alpha=ALPHA if whole else RANK, target_modules=[LAYERS[kind][1]])  # type: ignore[arg-type]
     with torch.inference_mode(False):
@@ -107,7 +108,8 @@ def test_a_lora_that_peft_saved(bases: dict[str, Any], kind: str, tmp_path: Path
         wrapped.save_pretrained(tmp_path / "peft")
     if not whole:
         (tmp_path / "peft" / "adapter_config.json").unlink()
-    made, card = loading.open_student(tmp_path / "peft", bases[kind])
+    path = tmp_path / "peft" / "adapter_model.safetensors" if file else tmp_path / "peft"
+    made, card = loading.open_student(path, bases[kind])
     same_but_one_layer(made, bases[kind], kind, added * (ALPHA / RANK if whole else 1))
     assert not card.distilled
 
