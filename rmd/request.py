@@ -22,6 +22,7 @@ MAX_SIDE = 8192  # pixels
 MAX_FRAMES = 1000
 MAX_COUNT = 16
 Decoder = Literal["full", "tiny"]
+NOISE = ("fresh: all new", "mix: the paper's blend", "band: keep the coarse part", "block: the same by blocks")
 NO_STUDENT = "none"
 """Asks for the teacher's own weights where a student folder is expected."""
 
@@ -136,7 +137,7 @@ class GenerateRequest:
         decided_by="backbone", teacher=True, place="advanced",
     )  # fmt: skip
     reinjection: Reinjection = row(
-        Choice(get_args(Reinjection), ("fresh: all new", "mix: the paper's blend", "band: keep the coarse part")),
+        Choice(get_args(Reinjection), NOISE),
         "Noise at the switch (re-injection)", "noise at the switch", "band", decided_by="student",
         info="What is added when the picture is enlarged.", place="advanced", linked=True,
     )  # fmt: skip

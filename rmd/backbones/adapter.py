@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rmd.backbones.base import Grid, OnTeacherStep
 from rmd.backbones.cards import BackboneSpec
+from rmd.backbones.naming import variant_of
 from rmd.backbones.placement import Offload, place_alone
 from rmd.method.denoiser import Conditioning
 from rmd.method.schedule import FlowSchedule, NoiseSchedule, PredictionType, Time
@@ -144,8 +145,9 @@ class PipelineBackbone:
             index: Any = DiffusionPipeline.load_config(self.folder)
             library, kind = index[name]
             made = getattr(importlib.import_module(library), kind).from_pretrained(
-                self.folder / name, dtype=self.encoder_dtypes[name], use_safetensors=True, local_files_only=True
-            )
+                self.folder / name, dtype=self.encoder_dtypes[name], use_safetensors=True, local_files_only=True,
+                variant=variant_of(self.folder / name),
+            )  # fmt: skip
             place_alone(made.eval(), device, self.offload)
             self.pipe.register_modules(**{name: made})
         return self._encode(prompts, device)

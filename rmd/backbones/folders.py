@@ -86,12 +86,6 @@ def missing_file(folder: Path) -> str | None:
     return None
 
 
-def variant_of(part: Path) -> str | None:
-    """ "fp16" where a network's folder holds its weights only under that variant's names."""
-    files = [file.name for file in part.glob("*.safetensors")]
-    return "fp16" if files and all(".fp16" in name for name in files) else None
-
-
 def read_spec(folder: Path, id: str) -> tuple[BackboneSpec, Tensor | None]:
     """The backbone's card and its latent→RGB map (3, C + 1); defaults for a folder without a card."""
     if not (folder / BACKBONE_CARD).is_file():

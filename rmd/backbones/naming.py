@@ -30,3 +30,9 @@ def by_name(sentence: str) -> str:
     for folder in sorted(_NAMES, key=lambda one: -len(one.parts)):
         sentence = sentence.replace(str(folder), _NAMES[folder])
     return sentence
+
+
+def variant_of(part: Path) -> str | None:
+    """ "fp16" where a network's folder holds its weights only under that variant's names."""
+    files = [file.name for file in part.glob("*.safetensors")]
+    return "fp16" if files and all(".fp16" in name for name in files) else None

@@ -16,9 +16,9 @@ import diffusers
 import torch
 import transformers
 
-from rmd.backbones.folders import read_json, variant_of
+from rmd.backbones.folders import read_json
 from rmd.backbones.machine import GB, free_gb
-from rmd.backbones.naming import named
+from rmd.backbones.naming import named, variant_of
 from rmd.checks import RequestError
 
 HEADER_LIMIT = 100_000_000

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from rmd.backbones.base import Backbone
 from rmd.backbones.cards import CONVERT, BackboneSpec, StudentSpec
-from rmd.backbones.folders import STUDENT_CARD, check_complete, first_line, read_json, read_student, variant_of
-from rmd.backbones.naming import named
+from rmd.backbones.folders import STUDENT_CARD, check_complete, first_line, read_json, read_student
+from rmd.backbones.naming import named, variant_of
 from rmd.backbones.placement import place_alone
 from rmd.checks import RequestError
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from rmd.method.schedule import NoiseSchedule
 
-Reinjection = Literal["fresh", "mix", "band"]
+Reinjection = Literal["fresh", "mix", "band", "block"]
 Mapping = Literal["logsnr", "shift", "none"]
 Upsampler = Literal["bilinear", "bicubic", "nearest", "dct"]
 MAX_STEPS = 8
@@ -52,6 +52,8 @@ class CascadePlan:
         for small, large in pairwise(self.stages):
             if len(small.size) != len(large.size) or ratio(small.size, large.size) < 1:
                 raise ValueError(f"stages must grow, not go from {small.size} to {large.size}")
+            if self.reinjection == "block" and any(b % a for a, b in zip(small.size, large.size, strict=True)):
+                raise ValueError(f"reinjection 'block' needs sizes that divide, not {small.size} and {large.size}")
 
     @property
     def steps(self) -> int:

@@ -125,6 +125,14 @@ def blend(eps: Tensor, fresh: Tensor, eta: float) -> Tensor:
     return eta * eps + math.sqrt(1 - eta * eta) * fresh
 
 
+def blocks(noise: Tensor, shape: Sequence[int]) -> Tensor:
+    """White noise averaged over blocks of cells to a smaller `shape`, at unit variance again."""
+    flat = noise.reshape(-1, 1, *noise.shape[-2:])
+    small = F.adaptive_avg_pool2d(flat, (int(shape[-2]), int(shape[-1])))
+    share = math.sqrt(math.prod(noise.shape[-2:]) / math.prod(shape[-2:]))
+    return small.reshape(*noise.shape[:-2], *small.shape[-2:]) * share
+
+
 def reinject(eps: Tensor, fresh: Tensor, kind: Reinjection, eta: float, mode: Upsampler = "bilinear") -> Tensor:
     """Noise for the enlarged latent, at `fresh`'s size.
 
@@ -132,6 +140,9 @@ def reinject(eps: Tensor, fresh: Tensor, kind: Reinjection, eta: float, mode: Up
     fresh  new noise only (SwD, arXiv 2503.16397).
     mix    eta·Up(eps) + sqrt(1 − eta²)·fresh, as published (RMD, arXiv 2603.06136). Bilinear enlargement of white
            noise has variance 0.396 at ×2 and is correlated, so the sum is not unit variance.
+    block  the same by blocks of cells in place of frequencies: the low noise repeated in every block, and fresh less
+           its blocks' means. White for whole-number ratios; the noise of Pyramidal Flow Matching (arXiv 2410.05954)
+           and Helios at the strongest correlation that they allow, gamma = 1/3 at ×2.
     band   eta·eps + sqrt(1 − eta²)·(fresh's low band) as the low-frequency block, fresh elsewhere: white, unit
            variance at any ratio, and at eta = 1 the low band keeps the predicted noise exactly.
     """
@@ -139,7 +150,13 @@ def reinject(eps: Tensor, fresh: Tensor, kind: Reinjection, eta: float, mode: Up
         return fresh
     if kind == "mix":
         return blend(upsample(eps, fresh.shape[-2:], mode), fresh, eta)
+    if kind == "block":
+        low, size = blend(standardise(eps), blocks(fresh, eps.shape), eta), fresh.shape[-2:]
+        share = math.sqrt(math.prod(eps.shape[-2:]) / math.prod(size))
+        return (
+            upsample(low, size, "nearest") * share + fresh - upsample(blocks(fresh, eps.shape), size, "nearest") * share
+        )
     if kind == "band":
         low = blend(standardise(eps), low_band(fresh, eps.shape[-2:]), eta)
         return into_band(low, fresh)
-    raise ValueError(f"reinjection must be one of fresh, mix, band, not {kind!r}")
+    raise ValueError(f"reinjection must be one of fresh, mix, band, block, not {kind!r}")

@@ -198,7 +198,7 @@ def test_a_deterministic_cascade_needs_no_draw_above_the_band() -> None:
     torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("kind", ["band", "mix", "fresh"])
+@pytest.mark.parametrize("kind", ["band", "mix", "fresh", "block"])
 def test_a_sample_is_the_same_in_any_batch(kind: Reinjection) -> None:
     """One generator per sample: position i of a batch equals the same request alone."""
     schedule = FlowSchedule()

@@ -157,7 +157,7 @@ def test_ratio_is_the_root_of_the_area_ratio(small: tuple[int, ...], large: tupl
     assert ratio(small, large) == pytest.approx(expected)
 
 
-@given(settings, st.sampled_from(["fresh", "mix", "band"]), st.floats(0, 1))
+@given(settings, st.sampled_from(["fresh", "mix", "band", "block"]), st.floats(0, 1))
 def test_plans_survive_json(chosen: tuple[int, int], kind: str, eta: float) -> None:
     made = two_stage(SDXL, *chosen, LOW, HIGH, eta=eta, reinjection=kind, upsampler="nearest")  # type: ignore[arg-type]
     assert plan_from_dict(json.loads(json.dumps(made.as_dict()))) == made

@@ -11,9 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rmd.method.plan import Reinjection, Upsampler
+from rmd.method.plan import Reinjection, Upsampler, two_stage
 from rmd.method.schedule import FlowSchedule, NoiseSchedule, scaled_linear
-from rmd.method.transition import blend, dct, idct, into_band, lost_detail, low_band, reinject, standardise, upsample
+from rmd.method.transition import (
+    blend,
+    blocks,
+    dct,
+    idct,
+    into_band,
+    lost_detail,
+    low_band,
+    reinject,
+    standardise,
+    upsample,
+)
 
 SIZES = [((32, 32), (64, 64)), ((48, 48), (64, 64)), ((20, 36), (30, 54)), ((30, 52), (45, 80)), ((16, 16), (21, 40))]
 
@@ -73,6 +84,48 @@ def test_band_without_predicted_noise_is_the_fresh_noise() -> None:
     torch.testing.assert_close(reinject(white(1, 4, 16, 16), fresh, "band", 0.0), fresh, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("small", "large"), [((4, 4), (8, 8)), ((3, 5), (9, 15)), ((4, 3), (8, 9))])
+def test_block_is_exactly_white_for_whole_ratios(small: tuple[int, int], large: tuple[int, int]) -> None:
+    """Its two parts, each a matrix of white inputs, add up to M·Mᵀ = 1."""
+    low, high = math.prod(small), math.prod(large)
+    share = math.sqrt(low / high)
+    repeat = upsample(torch.eye(low, dtype=torch.float64).reshape(-1, 1, *small), large, "nearest").reshape(low, high).T
+    means = blocks(torch.eye(high, dtype=torch.float64).reshape(-1, 1, *large), small).reshape(high, low).T
+    m = torch.cat([share * repeat, torch.eye(high, dtype=torch.float64) - share * repeat @ means], dim=1)
+    torch.testing.assert_close(m @ m.T, torch.eye(high, dtype=torch.float64), atol=1e-12, rtol=0)
+    eps, fresh = standardise(white(2, 4, *small)), white(2, 4, *large, seed=1)
+    torch.testing.assert_close(blocks(reinject(eps, fresh, "block", 1.0), small), eps, atol=1e-5, rtol=0)
+    torch.testing.assert_close(reinject(eps, fresh, "block", 0.0), fresh, atol=1e-5, rtol=0)
+
+
+def test_block_is_the_noise_of_pyramidal_flows() -> None:
+    """Written from their formulas (arXiv 2410.05954, eq. 12 to 15; Helios has the same): the noisy latent x of level
+    sigma is enlarged by nearest neighbours, scaled by alpha, and beta times block noise of correlation −gamma added."""
+    gamma, sigma = 1 / 3, 0.5
+    alpha = 1 / (math.sqrt(1 + 1 / gamma) * (1 - sigma) + sigma)
+    beta = alpha * (1 - sigma) / math.sqrt(gamma)
+    x0, eps, n = white(2, 4, 6, 6), standardise(white(2, 4, 6, 6, seed=1)), white(2, 4, 12, 12, seed=2)
+    means = torch.nn.functional.avg_pool2d(n, 2).repeat_interleave(2, -1).repeat_interleave(2, -2)
+    correlated = math.sqrt(4 / 3) * (n - means)
+    cells = white(1, 1, 512, 512, seed=3)
+    cells = math.sqrt(4 / 3) * (
+        cells - torch.nn.functional.avg_pool2d(cells, 2).repeat_interleave(2, -1).repeat_interleave(2, -2)
+    )
+    rows = cells.reshape(256, 2, 256, 2).permute(0, 2, 1, 3).reshape(-1, 4)
+    torch.testing.assert_close(rows.T @ rows / len(rows), (1 + gamma) * torch.eye(4) - gamma, atol=0.02, rtol=0)
+    low = (1 - sigma) * x0 + sigma * eps
+    theirs = alpha * low.repeat_interleave(2, -1).repeat_interleave(2, -2) + beta * correlated
+    ours = FlowSchedule(1.0).add_noise(
+        upsample(x0, (12, 12), "nearest"), reinject(eps, n, "block", 1.0), 1 / (2 - sigma)
+    )
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_block_needs_sizes_that_divide() -> None:
+    with pytest.raises(ValueError, match=r"reinjection 'block' needs sizes that divide, not \(4, 4\) and \(6, 6\)"):
+        two_stage(FlowSchedule(1.0), 2, 1, (4, 4), (6, 6), eta=1.0, reinjection="block")
+
+
 def test_fresh_ignores_the_prediction() -> None:
     fresh = white(1, 4, 8, 8)
     assert reinject(white(1, 4, 4, 4), fresh, "fresh", 0.7) is fresh
@@ -91,7 +144,7 @@ def test_mix_is_not_unit_variance(small: tuple[int, int], large: tuple[int, int]
 
 
 def test_unknown_reinjection_is_refused() -> None:
-    with pytest.raises(ValueError, match="reinjection must be one of fresh, mix, band, not 'old'"):
+    with pytest.raises(ValueError, match="reinjection must be one of fresh, mix, band, block, not 'old'"):
         reinject(white(1, 1, 2, 2), white(1, 1, 4, 4), "old", 1.0)  # type: ignore[arg-type]
 
 
@@ -143,13 +196,14 @@ def test_band_with_the_logsnr_map_goes_on_with_the_same_trajectory(
 
 @pytest.mark.parametrize("kind", get_args(Reinjection))
 def test_frames_of_a_video_are_enlarged_one_by_one(kind: Reinjection) -> None:
-    eps, fresh = standardise(white(2, 4, 3, 6, 10)), white(2, 4, 3, 9, 16, seed=1)
+    eps, fresh = standardise(white(2, 4, 3, 6, 10)), white(2, 4, 3, 12, 20, seed=1)
     out = reinject(eps, fresh, kind, 1.0)
     assert out.shape == fresh.shape
     one = {
         "fresh": fresh[:, :, 1],
-        "mix": upsample(eps[:, :, 1], (9, 16)),
+        "mix": upsample(eps[:, :, 1], (12, 20)),
         "band": into_band(eps[:, :, 1], fresh[:, :, 1]),
+        "block": fresh[:, :, 1] + upsample((eps - blocks(fresh, eps.shape))[:, :, 1], (12, 20), "nearest") / 2,
     }
     torch.testing.assert_close(out[:, :, 1], one[kind], atol=1e-5, rtol=0)
 

@@ -49,7 +49,7 @@ GOOD = {
     "teacher_steps": st.integers(2, 4),
     "guidance": st.floats(1, 20),
     "negative": st.text(max_size=20),
-    "reinjection": st.sampled_from(["band", "mix", "fresh"]),
+    "reinjection": st.sampled_from(["band", "mix", "fresh", "block"]),
     "eta": st.floats(0, 1),
     "mapping": st.just("logsnr"),
     "upsampler": st.sampled_from(["bilinear", "bicubic", "nearest"]),
