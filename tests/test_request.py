@@ -53,7 +53,7 @@ GOOD: dict[str, Any] = {"backbone": "emoji-sdxl", "prompt": "a fox"}
         ({"guidance": "3"}, ["guidance", "'3'"]),
         ({"eta": -0.1}, ["eta must be a number from 0 to 1, not -0.1"]),
         ({"eta": math.inf}, ["eta", "inf"]),
-        ({"reinjection": "old"}, ["reinjection must be one of fresh, mix, band, not 'old'"]),
+        ({"reinjection": "old"}, ["reinjection must be one of fresh, mix, band, block, not 'old'"]),
         ({"mapping": "x"}, ["mapping must be one of logsnr, shift, none, not 'x'"]),
         ({"upsampler": ["bilinear"]}, ["upsampler must be one of bilinear, bicubic, nearest"]),
         ({"decoder": "small"}, ["decoder must be one of full, tiny, not 'small'"]),

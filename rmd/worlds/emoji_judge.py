@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -156,27 +157,33 @@ class Judge:
 
     def score(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, float]:
         """The figures of (B, 3, H, W) in [−1, 1], one picture per prompt; see `Score`."""
+        marks = self.marks(pixels, prompts)
+        words = [one for kept in marks.pop("words") for one in kept]
+        means = {name: mean([one for one in values if not math.isnan(one)]) for name, values in marks.items()}
+        return Score(**means, words=mean(words)).as_dict()
+
+    def marks(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, list[Any]]:
+        """The same picture by picture: numbers, NaN where a prompt does not ask, and for `words` a list of them."""
         asked, reading = [parse_prompt(prompt) for prompt in prompts], self.read(pixels)
         names = [c.name for c in emoji.concepts()]
         target = torch.tensor([names.index(one.name) for one in asked])
         ranks = reading.concept.argsort(dim=1, descending=True)
         colour = [list(emoji.COLOURS)[int(i)] for i in reading.colour.argmax(dim=1)]
-        grounds = [float(c == one.colour) for c, one in zip(colour, asked, strict=True) if one.colour]
+        grounds = [float(c == one.colour) if one.colour else math.nan for c, one in zip(colour, asked, strict=True)]
         style = reading.style.argmax(dim=1)
         error, fitted = self.fit(pixels, reading.views(target, style))
         poses = torch.stack([fitted.scale, fitted.x, fitted.y, fitted.angle], dim=1).tolist()
         kept = [
-            float(keeps(word, pose, bool(side > 0), emoji.STYLES[int(drawn)]))
+            [float(keeps(word, pose, bool(side > 0), emoji.STYLES[int(drawn)])) for word in one.said.values()]
             for one, pose, side, drawn in zip(asked, poses, reading.mirrored, style, strict=True)
-            for word in one.said.values()
         ]
-        return Score(
-            object_top1=mean((ranks[:, 0] == target).tolist()),
-            object_top5=mean((ranks[:, :5] == target[:, None]).any(dim=1).tolist()),
-            background=mean(grounds),
-            words=mean(kept),
-            detail_error=mean(error.tolist()),
-        ).as_dict()
+        return {
+            "object_top1": (ranks[:, 0] == target).float().tolist(),
+            "object_top5": (ranks[:, :5] == target[:, None]).any(dim=1).float().tolist(),
+            "background": grounds,
+            "words": kept,
+            "detail_error": error.tolist(),
+        }
 
     def fit(self, pixels: Tensor, guess: Views, rounds: int = 40) -> tuple[Tensor, Views]:
         """The nearest pictures of the guessed views to (B, 3, H, W): root mean square differences in [0, 1], (B,), and

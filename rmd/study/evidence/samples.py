@@ -1,0 +1,97 @@
+"""Samples on disk: made once, many per call, gone on with where a study was interrupted, there for later measures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rmd.checks import RequestError
+from rmd.disk import write_whole
+from rmd.request import GenerateRequest
+
+Frames = tuple[Image.Image, ...]
+Make = Callable[[Sequence[GenerateRequest]], tuple[Sequence[Frames], Tensor]]
+"""Frames and clean latents (B, C, *S) of requests."""
+
+
+class Store:
+    """One row's pictures in a folder, by number; a clip is one picture with its frames below one another.
+
+    about: everything that decides them, compared with what a folder that is there says of itself.
+    Raises RequestError for a folder of other samples.
+    """
+
+    def __init__(self, folder: Path, about: dict[str, Any]):
+        self.folder = folder
+        known = folder / "about.json"
+        text = json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        if known.is_file() and known.read_text(encoding="utf-8") != text:
+            raise RequestError(f"{folder} holds samples of other settings or weights; give another --out or remove it.")
+        write_whole(known, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def path(self, index: int) -> Path:
+        return self.folder / f"{index:05d}.png"
+
+    def fill(self, requests: Sequence[GenerateRequest], make: Make, batch: int, latents: bool) -> Iterator[int]:
+        """Make what is missing, `batch` in a call; yields how many were made. latents: whether to keep them too."""
+        missing = [i for i in range(len(requests)) if not self.path(i).is_file()]
+        for start in range(0, len(missing), batch):
+            numbers = missing[start : start + batch]
+            for index, frames, x0 in zip(numbers, *make([requests[i] for i in numbers]), strict=True):
+                if latents:
+                    save = {"x0": x0.half().cpu().contiguous()}
+                    write_whole(self.path(index).with_suffix(".safetensors"), lambda path, s=save: save_file(s, path))
+                self.put(index, frames)
+            yield len(numbers)
+
+    def put(self, index: int, frames: Frames) -> None:
+        width, height = frames[0].size
+        strip = Image.new("RGB", (width, height * len(frames)))
+        for number, frame in enumerate(frames):
+            strip.paste(frame, (0, number * height))
+        write_whole(self.path(index), lambda path: strip.save(path, "PNG"))
+
+    def read(self, start: int, stop: int, frames: int = 1) -> Tensor:
+        """(B, 3, F, H, W) in [−1, 1]."""
+        clips = []
+        for index in range(start, stop):
+            with Image.open(self.path(index), formats=["PNG"]) as opened:
+                pixels = torch.from_numpy(np.array(opened.convert("RGB")))
+            clips.append(pixels.unflatten(0, (frames, -1)).permute(3, 0, 1, 2))
+        return torch.stack(clips).float() / 127.5 - 1
+
+    def latents(self, count: int) -> Tensor:
+        """The first clean latents (B, C, *S), where they were kept."""
+        files = [self.path(index).with_suffix(".safetensors") for index in range(count)]
+        return torch.stack([load_file(file)["x0"].float() for file in files])
+
+
+def about(request: GenerateRequest, role: str, weights: str, items: str) -> dict[str, Any]:
+    """What decides a row's samples. items: of prompts and seeds, see `digest`."""
+    settings = {name: value for name, value in asdict(request).items() if name not in ("prompt", "seed", "teacher")}
+    return {"role": role, "weights": weights, "items": items, "request": settings}
+
+
+def digest(*parts: str) -> str:
+    """Twelve hexadecimal digits of texts."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def weights_digest(folder: Path) -> str:
+    """Twelve hexadecimal digits of all safetensors files of a folder (or of one file), by their contents."""
+    found = hashlib.sha256()
+    for file in sorted(folder.rglob("*.safetensors")) if folder.is_dir() else [folder]:
+        with file.open("rb") as opened:
+            while chunk := opened.read(1 << 22):
+                found.update(chunk)
+    return found.hexdigest()[:12]

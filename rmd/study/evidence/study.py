@@ -1,0 +1,263 @@
+"""A study: every row's samples made or found, measured and compared, each on the same prompts and seeds."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from rmd.backbones import catalog
+from rmd.backbones.outline import Outline, read_outline
+from rmd.disk import write_whole
+from rmd.engine.batch import sample
+from rmd.engine.plans import plan_for
+from rmd.engine.pool import Loaded
+from rmd.engine.results import Done, Timings
+from rmd.engine.session import RUNS, Session
+from rmd.method.denoiser import Denoiser
+from rmd.method.transition import lost_detail
+from rmd.request import GenerateRequest
+from rmd.study.evidence import measures
+from rmd.study.evidence.bootstrap import Estimate, draws, of_means, of_sets
+from rmd.study.evidence.rows import AGAIN, REAL, ROUND_TRIP, TEACHER, Row
+from rmd.study.evidence.samples import Store, about, digest, weights_digest
+from rmd.train.sheets import to_image
+
+SEED = 1234
+CHUNK = 40
+"""Pictures that are read and measured at once."""
+FEATURES = "features.safetensors"
+
+
+class Judge(Protocol):
+    """What knows how a prompt of the bundled models should look: figures for (B, 3, *S) in [−1, 1], one per prompt."""
+
+    def score(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, float]: ...
+
+
+Draw = Callable[[str, int, torch.Generator], Tensor]
+"""Real pictures (B, 3, H, W) in [−1, 1] of a prompt."""
+
+
+@dataclass
+class Study:
+    """What all rows share. prompts: each with `seeds` seeds, SEED and the next ones, every sample its own.
+
+    batch: results in one call. draw: where the world's real pictures come from; None where there are none.
+    """
+
+    session: Session
+    outline: Outline
+    prompts: Sequence[str]
+    seeds: int
+    folder: Path
+    batch: int
+    draw: Draw | None = None
+
+    @property
+    def count(self) -> int:
+        """Samples of a row."""
+        return len(self.prompts) * self.seeds
+
+    @property
+    def frames(self) -> int:
+        return self.outline.spec.frames
+
+    @cached_property
+    def items(self) -> list[tuple[str, int]]:
+        """Prompt and seed of every sample, prompt by prompt."""
+        return [(self.prompts[i // self.seeds], SEED + i) for i in range(self.count)]
+
+    @property
+    def chunks(self) -> list[range]:
+        """All samples' numbers, some at a time."""
+        return [range(i, min(i + CHUNK, self.count)) for i in range(0, self.count, CHUNK)]
+
+    @cached_property
+    def stores(self) -> dict[str, Store]:
+        """By the rows' names, those that were made."""
+        return {}
+
+    def requests(self, row: Row) -> list[GenerateRequest]:
+        """A row's requests, filled with the defaults of its own student."""
+        outline = read_outline(catalog.find(self.outline.entry.id), row.changes.get("student"))
+        values = {"backbone": self.outline.entry.id, "teacher": row.role == "teacher", **row.changes}
+        first = outline.request({**values, "prompt": self.items[0][0], "seed": SEED})
+        return [replace(first, prompt=prompt, seed=seed) for prompt, seed in self.items]
+
+    def loaded(self, request: GenerateRequest) -> Loaded:
+        return self.session.pool.acquire(request.backbone, request.student, request.decoder)
+
+    def make(self, rows: Sequence[Row]) -> None:
+        """Sample what is missing of the rows, those of the same weights together."""
+        items = digest(*(f"{prompt}\n{seed}" for prompt, seed in self.items))
+        with tqdm(total=self.count * len(rows), unit="picture", file=sys.stderr) as bar:
+            for row in sorted(rows, key=lambda row: str(row.changes.get("student"))):
+                requests = self.requests(row)
+                bar.set_description(row.name)
+                made_of = about(requests[0], row.role, self.weights(row), items)
+                store, left = Store(self.folder / "samples" / row.slug, made_of), self.count
+                make, latents = functools.partial(self.sampled, row), row.role == "teacher"
+                for made in store.fill(requests, make, self.batch, latents):
+                    bar.update(made)
+                    left -= made
+                bar.update(left)
+                self.stores[row.name] = store
+
+    def sampled(self, row: Row, requests: Sequence[GenerateRequest]) -> Any:
+        return sample(self.loaded(requests[0]), requests, row.role)
+
+    def weights(self, row: Row) -> str:
+        """The digest of the network that a row runs."""
+        outline = read_outline(catalog.find(self.outline.entry.id), row.changes.get("student"))
+        folder = catalog.student_folder(outline.entry, row.changes.get("student")) if row.role == "student" else None
+        return weights_digest(folder or outline.entry.folder)
+
+    def make_real(self) -> None:
+        """The world's own pictures of the prompts, twice, and once through the autoencoder."""
+        assert self.draw is not None
+        items = digest(*(f"{prompt}\n{seed}" for prompt, seed in self.items))
+        for number, name in enumerate((REAL, AGAIN)):
+            store = Store(self.folder / "samples" / Row(name, "data").slug, {"items": items, "draw": number})
+            for index, prompt in enumerate(self.prompts):
+                g = torch.Generator().manual_seed(SEED + 2 * index + number)
+                if not store.path((index + 1) * self.seeds - 1).is_file():
+                    for seed, picture in enumerate(self.draw(prompt, self.seeds, g)):
+                        store.put(index * self.seeds + seed, (to_image(picture),))
+            self.stores[name] = store
+        backbone: Any = self.loaded(self.requests(Row("", "teacher", {"student": "none"}))[0]).teacher
+        if hasattr(backbone.pipe.vae, "encoder"):
+            self.round_trip(backbone, items)
+
+    @torch.inference_mode()
+    def round_trip(self, backbone: Any, items: str) -> None:
+        """What the autoencoder alone makes of real pictures: the best that any network on its latents can reach."""
+        vae = backbone.pipe.vae
+        store = Store(self.folder / "samples" / Row(ROUND_TRIP, "data").slug, {"items": items})
+        for start in range(0, self.count, CHUNK):
+            stop = min(start + CHUNK, self.count)
+            if not store.path(stop - 1).is_file():
+                pixels = self.stores[REAL].read(start, stop)[:, :, 0].to(backbone.device, vae.dtype)
+                latents = vae.encode(pixels).latents
+                for index, picture in enumerate(vae.decode(latents).sample.float().clamp(-1, 1).cpu(), start=start):
+                    store.put(index, (to_image(picture),))
+        self.stores[ROUND_TRIP] = store
+
+    def pixels(self, name: str, indices: Sequence[int]) -> Tensor:
+        """(B, 3, F, H, W) in [−1, 1]."""
+        frames = self.frames if name not in (REAL, AGAIN, ROUND_TRIP) else 1
+        return torch.cat([self.stores[name].read(i, i + 1, frames) for i in indices])
+
+    def features(self, name: str, network: Callable[[Tensor], Tensor]) -> Tensor:
+        """(N, D) of a row, kept beside its samples."""
+        file = self.stores[name].folder / FEATURES
+        if not file.is_file():
+            found = torch.cat([network(self.pixels(name, part)) for part in self.chunks])
+            write_whole(file, lambda path: save_file({"features": found.contiguous()}, path))
+        return load_file(file)["features"]
+
+    def octaves(self, name: str) -> dict[str, Tensor]:
+        """Sharpness and grain of a row, averaged over each prompt's seeds."""
+        parts = [measures.octave(self.pixels(name, part)) for part in self.chunks]
+        both = (torch.cat(one).unflatten(0, (-1, self.seeds)).mean(dim=1) for one in zip(*parts, strict=True))
+        return dict(zip(("sharpness", "grain"), both, strict=True))
+
+    def scores(self, name: str, judge: Judge) -> dict[str, float]:
+        """The judge's figures of every prompt's first seed."""
+        pixels = self.pixels(name, range(0, self.count, self.seeds))
+        return judge.score(pixels if self.frames > 1 else pixels[:, :, 0], self.prompts)
+
+    def detail(self) -> float:
+        """Mean square of what the low size cannot hold of the teacher's latents (`transition.lost_detail`)."""
+        return lost_detail(self.stores[TEACHER].latents(self.count), self.outline.latent_size(self.outline.spec.low))
+
+    def measured(self, network: Callable[[Tensor], Tensor]) -> dict[str, dict[str, Estimate]]:
+        """Every row's figures with their intervals; see `FIGURES` in the report for what they are."""
+        rounds, rows = draws(len(self.prompts)), {}
+        known = {name: self.features(name, network) for name in self.stores}
+        octaves = {name: self.octaves(name) for name in self.stores}
+        base = TEACHER
+        for name in tqdm(known, desc="measuring", file=sys.stderr):
+            figures: dict[str, Estimate] = {}
+            for target in (base, REAL):
+                if target not in known or name == target:
+                    continue
+                a, b = known[name], known[target]
+                short = "teacher" if target == base else "real"
+                figures[f"fd_{short}"] = of_sets(lambda i, a=a, b=b: measures.frechet(a[i], b[i]), self.seeds, rounds)
+                figures[f"kid_{short}"] = of_sets(
+                    lambda i, a=a, b=b: measures.kernel_distance(a[i], b[i]), self.seeds, rounds
+                )
+                if short == "real" or REAL not in known:
+                    figures["precision"], figures["recall"] = (
+                        Estimate(value) for value in measures.precision_recall(b, a)
+                    )
+            spread = measures.spread(known[base], self.seeds)
+            if self.seeds > 1:
+                own = measures.spread(known[name], self.seeds)
+                figures["diversity"] = of_means(own, rounds).over(of_means(spread, rounds))
+                if name in self.sampled_rows and name != base:
+                    far = measures.apart(known[name], known[base]).unflatten(0, (-1, self.seeds)).mean(dim=1)
+                    figures["seed_agreement"] = Estimate(1.0, (1.0,) * len(rounds)).minus(
+                        of_means(far, rounds).over(of_means(spread, rounds))
+                    )
+            for kind, values in octaves[name].items():
+                figures[kind] = of_means(values, rounds).over(of_means(octaves[base][kind], rounds))
+            rows[name] = figures
+        return rows
+
+    @property
+    def sampled_rows(self) -> list[str]:
+        """The rows that a model made: their seeds begin with the same noise."""
+        return [name for name in self.stores if name not in (REAL, AGAIN, ROUND_TRIP)]
+
+    @torch.inference_mode()
+    def cost(self, row: Row) -> dict[str, Any]:
+        """What one result of a row takes: network evaluations, 10⁹ operations of the network, seconds of one alone."""
+        request = self.requests(row)[0]
+        loaded = self.loaded(request)
+        fast = loaded.student or loaded.teacher
+        plan = plan_for(request, fast, loaded.card)
+        guidance = request.guidance if row.role == "teacher" or not loaded.card else loaded.card.guidance
+        stages = (
+            [(plan.size, request.teacher_steps)]
+            if row.role == "teacher"
+            else [(s.size, len(s.times)) for s in plan.stages]
+        )
+        prompt, operations = loaded.teacher.encode([request.prompt]), 0.0
+        backbone = loaded.teacher if row.role == "teacher" else fast
+        for size, steps in stages:
+            if steps:
+                with FlopCounterMode(display=False) as counter:
+                    x = torch.zeros(1, backbone.channels, *size, device=backbone.device)
+                    Denoiser(backbone, prompt, prompt, guidance)(x, 0.5)
+                operations += steps * counter.get_total_flops()
+        done = next(e for e in self.session.generate(request, runs=RUNS) if isinstance(e, Done))
+        output = done.teacher if row.role == "teacher" else done.student
+        assert output is not None
+        return {"nfe": output.timings.nfe, "gflops": round(operations / 1e9, 2), **seconds(output.timings)}
+
+    def described(self, row: Row) -> dict[str, Any]:
+        """What made a row, so that a reader can make it again."""
+        settings = asdict(self.requests(row)[0])
+        kept = ("steps", "switch", "plan", "size", "low", "reinjection", "eta", "mapping", "upsampler", "guidance")
+        own = ("teacher_steps", "guidance", "size") if row.role == "teacher" else kept
+        return {"role": row.role, "weights": self.weights(row), **{name: settings[name] for name in own}}
+
+
+def seconds(timings: Timings) -> dict[str, Any]:
+    return {
+        "denoiser_s": round(timings.denoiser, 4),
+        "end_to_end_s": round(timings.end_to_end, 4),
+        "busy": timings.busy,
+    }
