@@ -22,6 +22,7 @@ from rmd.checks import RequestError
 from rmd.disk import ensure_writable
 from rmd.engine.events import Loading, Progress, Timing, Waiting, Warming
 from rmd.engine.files import save_output
+from rmd.engine.film import Film
 from rmd.engine.pool import ModelPool
 from rmd.engine.results import BUSY, Done, Result
 from rmd.engine.session import RUNS, Session
@@ -30,6 +31,7 @@ from rmd.study.bench import add_bench
 from rmd.study.sweep import Cell, Point, points, row, stored_cell, sweep, write_results
 
 PLAN = SETTINGS["plan"]
+FILM = "write the clean estimate after every step too, for the page, beside each student's file"
 
 
 def say(text: str) -> None:
@@ -49,6 +51,7 @@ def add_generate(commands: Any) -> None:
     add_request(p)
     p.add_argument("--out", type=Path, default=Path("outputs"), help="folder for student.* and teacher.* (png or mp4)")
     p.add_argument("--webp", action="store_true", help="write clips as animated WebP too")
+    p.add_argument("--film", action="store_true", help=FILM)
     p.set_defaults(run=generate)
 
 
@@ -63,6 +66,7 @@ def add_sweep(commands: Any) -> None:
     p.add_argument("--plans", help='"all" or a list of steps/switch such as 4/2,4/1; all unless there is a --plan')
     p.add_argument("--plan", action="append", default=[], dest="several", help=f"{PLAN.help}; may be given again")
     p.add_argument("--out", type=Path, default=Path("outputs/sweep"), help="folder for the pictures and sweep.*")
+    p.add_argument("--film", action="store_true", help=FILM)
     p.set_defaults(run=run_sweep)
 
 
@@ -102,7 +106,8 @@ def run_sweep(args: argparse.Namespace) -> None:
             missing.append(point)
     if cells:
         say(f"{len(cells)} of {len(wanted)} cells are there already, from an earlier sweep with the same settings.")
-    for cell in sweep(Session(ModelPool(tuning=tuning_of(args)), previews=False).generate, request, missing):
+    session = Session(ModelPool(tuning=tuning_of(args)), previews=args.film)
+    for cell in sweep(session.generate, request, missing):
         point, done = cell.point, cell.done
         taken = f"{done.student.timings.end_to_end:.3f} s" if done else cell.error
         say(f"{point.split}, {point.reinjection}, eta {point.eta:g}: {taken}")
@@ -110,18 +115,21 @@ def run_sweep(args: argparse.Namespace) -> None:
         if done:
             settings = {"role": "student", **done.result.as_dict()}
             pictures[point] = save_output(done.student, args.out, point.name, settings)[0]
+            cell.film.save(pictures[point])
     ordered = [cells[point] for point in wanted]
     files = [str(path) for path in write_results(ordered, pictures, args.out)]
     print(json.dumps({"cells": [row(cell) for cell in ordered], "files": files}) if args.json else "\n".join(files))
 
 
 def generate(args: argparse.Namespace) -> None:
-    request, session = checked(args), Session(ModelPool(tuning=tuning_of(args)), previews=False)
+    request, session = checked(args), Session(ModelPool(tuning=tuning_of(args)), previews=args.film)
     results: list[dict[str, Any]] = []
     for single in singles(request):
-        result = run_one(session, single)
+        film = Film()
+        result = run_one(session, single, film)
         stem = f"-{single.seed}" if request.count > 1 else ""
         files = saved(result, args.out, stem, args.webp)
+        film.save(Path(files["student"]))
         results.append({**result.result.as_dict(), "files": files})
         if not args.json:
             print(summary(result.result, files), flush=True)
@@ -139,10 +147,11 @@ def saved(done: Done, folder: Path, stem: str, webp: bool) -> dict[str, str]:
     return files
 
 
-def run_one(session: Session, request: GenerateRequest) -> Done:
+def run_one(session: Session, request: GenerateRequest, film: Film) -> Done:
     """One result, with its progress said."""
     done = None
     for event in session.generate(request, runs=RUNS if request.teacher else 1):
+        film.take(event)
         if isinstance(event, Loading):
             say(event.sentence)
         elif isinstance(event, Warming):

@@ -9,6 +9,9 @@ from PIL import Image
 from rmd.backbones.parts import Part
 from rmd.engine.results import Done, Output
 
+LEAST = -14.0
+"""A flow begins at no signal at all, whose logSNR is infinitely small."""
+
 
 @dataclass(frozen=True)
 class Loading:
@@ -38,13 +41,17 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Progress:
-    """A finished step of "student" or "teacher"; `size` in latent cells. `preview` is a small RGB picture."""
+    """A finished step of "student" or "teacher"; `size` in latent cells. `preview` is its clean estimate, small, RGB.
+
+    logsnr: of the noise it was made at, as it counts at the result's size (see `rmd.method.schedule`), at least LEAST.
+    """
 
     role: str
     index: int
     total: int
     size: tuple[int, ...]
     preview: Image.Image | None
+    logsnr: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ took when it was made), so that repeated prompts do not look faster.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Iterator
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from rmd.backbones.base import Backbone
 from rmd.checks import Cancelled, RequestError
-from rmd.engine.events import Decoded, Event, Loading, Progress, Timing, Waiting
+from rmd.engine.events import LEAST, Decoded, Event, Loading, Progress, Timing, Waiting
 from rmd.engine.plans import plan_for
 from rmd.engine.pool import Loaded, ModelPool
 from rmd.engine.results import Done, Output, StageTiming, Timings, median_of
@@ -31,7 +32,7 @@ from rmd.engine.teacher import teacher_steps
 from rmd.engine.warmup import warm_up
 from rmd.method.cascade import CascadeSampler, Step, Switch
 from rmd.method.denoiser import Conditioning, Denoiser
-from rmd.method.plan import CascadePlan
+from rmd.method.plan import CascadePlan, ratio
 from rmd.request import GenerateRequest
 
 RUNS = 3
@@ -174,7 +175,8 @@ class Session:
             if isinstance(event, Step):
                 seconds[event.stage] += event.seconds
                 size = plan.stages[event.stage].size
-                yield Progress("student", event.index + 1, plan.steps, size, self._preview(backbone, x0, previews))
+                small, level = self._preview(backbone, x0, previews), level_of(backbone, event.time, size, plan.size)
+                yield Progress("student", event.index + 1, plan.steps, size, small, level)
             else:
                 switch += event.seconds
         frames, decode = timed_decode(backbone, x0, watch, loaded.decoder)
@@ -207,7 +209,8 @@ class Session:
         for step in teacher_steps(run, watch):
             check(cancel)
             if step.latents is not None and not step.final:
-                yield Progress("teacher", step.index + 1, steps, size, self._preview(backbone, step.latents))
+                small, level = self._preview(backbone, step.latents), level_of(backbone, step.time, size, size)
+                yield Progress("teacher", step.index + 1, steps, size, small, level)
             result = step
         assert result is not None and result.final and result.latents is not None
         stage = StageTiming(size, steps, watch.seconds)
@@ -218,6 +221,11 @@ class Session:
 
     def _preview(self, backbone: Backbone, x0: Tensor, wanted: bool = True) -> Image.Image | None:
         return backbone.preview(x0) if self.previews and wanted else None
+
+
+def level_of(backbone: Backbone, t: float, size: tuple[int, ...], full: tuple[int, ...]) -> float:
+    """The logSNR of time t at a size as it counts at the full one, where it is 2·ln(ratio) less."""
+    return max(LEAST, float(backbone.schedule.logsnr(t)) - 2 * math.log(ratio(size, full)))
 
 
 def draw(request: GenerateRequest, backbone: Backbone, plan: CascadePlan) -> tuple[Tensor, torch.Generator]:

@@ -19,11 +19,12 @@ from rmd.engine.stopwatch import Stopwatch
 
 @dataclass(frozen=True)
 class TeacherStep:
-    """After step `index`: the latent, the clean result when `final`."""
+    """After step `index`, whose network call was at `time`: the latent, the clean result when `final`."""
 
     index: int
     latents: Tensor | None
     final: bool
+    time: float = 0.0
 
 
 class _Abandoned(Exception):
@@ -50,7 +51,7 @@ def teacher_steps(
             nonlocal index
             watch.stop()
             index = number
-            steps.put(TeacherStep(number, latents, False))
+            steps.put(TeacherStep(number, latents, False, time))
             go_on.acquire()
             if abandoned.is_set():
                 raise _Abandoned

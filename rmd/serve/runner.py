@@ -15,6 +15,7 @@ from typing import Any
 from rmd.checks import Cancelled, RequestError
 from rmd.engine.events import Decoded, Event
 from rmd.engine.files import read_settings, save_output
+from rmd.engine.film import Film
 from rmd.engine.plans import plan_for
 from rmd.engine.results import Done, Result
 from rmd.engine.session import RUNS, Session
@@ -129,8 +130,8 @@ class Runner:
             cancel.set()
         return cancel is not None
 
-    def save(self, done: Done) -> Saved:
-        """Write pictures as PNG, clips as MP4, with the settings inside; removes what has become old."""
+    def save(self, done: Done, film: Film | None = None) -> Saved:
+        """Write pictures as PNG, clips as MP4, with the settings inside, and the film; removes what has become old."""
         self.prune()
         result = done.result
         folder = self.folder / uuid.uuid4().hex
@@ -139,6 +140,8 @@ class Runner:
         for role, output in done.outputs.items():
             stem = f"{words}-{done.request.seed}-{role}"
             files[role] = save_output(output, folder, stem, {"role": role, **result.as_dict()})[0]
+        if film:
+            film.save(files["student"])
         return Saved(result, files)
 
     def find(self, id: str) -> Saved | None:

@@ -11,7 +11,7 @@ import math
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from rmd.checks import RequestError, size_text, stages_of
 from rmd.disk import write_whole
 from rmd.engine.events import Event
 from rmd.engine.files import first_frame, read_settings, save_png
+from rmd.engine.film import Film
 from rmd.engine.results import Done, Result
 from rmd.method.plan import Reinjection
 from rmd.request import GenerateRequest
@@ -82,7 +83,7 @@ Row = tuple[int, str | None, Reinjection, float]
 class Cell:
     """One finished cell: its result and picture, or the sentence that says why there is none.
 
-    done: with all its frames, where it was made just now.
+    done: with all its frames, where it was made just now, and its film.
     """
 
     point: Point
@@ -90,6 +91,7 @@ class Cell:
     image: Image.Image | None = None
     error: str = ""
     done: Done | None = None
+    film: Film = field(default_factory=Film)
 
 
 def pairs(steps: Iterable[int]) -> list[Pair]:
@@ -132,10 +134,12 @@ def sweep(
 ) -> Iterator[Cell]:
     """Yield a Cell per point. A cell that cannot be made does not stop the others; Cancelled passes through."""
     for point in wanted:
+        film = Film()
         try:
             for event in run(at(request, point)):
+                film.take(event)
                 if isinstance(event, Done):
-                    yield Cell(point, event.result, event.student.image, done=event)
+                    yield Cell(point, event.result, event.student.image, done=event, film=film)
         except RequestError as error:
             yield Cell(point, error=str(error))
 

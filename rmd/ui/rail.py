@@ -45,7 +45,7 @@ class Rail:
         self.choices = Choices(offer)
         outline = offer.outline(offer.default) if offer.default else None
         spec = outline.spec if outline else None
-        start = start_values(outline)
+        start = start_values(outline, example)
         self.settings: dict[str, Any] = {}
         with gr.Column(elem_id="rail"):
             with gr.Column(elem_id="model"):
@@ -71,7 +71,9 @@ class Rail:
                     self.settings[setting.name] = self.control(setting, start.get(setting.name, setting.default))
                     if setting.name == "size":
                         self.size_note = parts.block("", "size-note")
-                self.randomise = gr.Checkbox(True, label=text.RANDOMISE, show_label=False, container=False)
+                self.randomise = gr.Checkbox(
+                    "seed" not in start, label=text.RANDOMISE, show_label=False, container=False
+                )
                 with gr.Accordion(text.ADVANCED, open=False, elem_id="advanced"):
                     for setting in placed("advanced"):
                         self.settings[setting.name] = self.control(setting, start.get(setting.name, setting.default))
@@ -194,9 +196,14 @@ def optional(name: str, value: Any) -> Any:
     return None if value == "" and SETTINGS[name].default is None else value
 
 
-def start_values(outline: Outline | None) -> dict[str, Any]:
-    """What the controls show at first for a backbone."""
+def start_values(outline: Outline | None, example: GenerateRequest | None) -> dict[str, Any]:
+    """What the controls show at first for a backbone: what the stored example on the stage was made with, seed and all,
+    where it is the backbone's."""
     values = {s.name: s.default for s in offered() if s.default is not ... and s.name != "seed"}
+    if outline and example and example.backbone == outline.entry.id:
+        return values | {
+            name: value for name, value in asdict(example).items() if name not in ("backbone", "prompt", "student")
+        }
     return values | (outline.defaults() if outline else {})
 
 

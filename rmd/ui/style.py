@@ -82,7 +82,7 @@ def look() -> dict[str, Any]:
 
 
 def css() -> str:
-    return "".join((STATIC / name).read_text(encoding="utf-8") for name in ("style.css", "compare.css"))
+    return "".join((STATIC / name).read_text(encoding="utf-8") for name in ("style.css", "compare.css", "strip.css"))
 
 
 def static(name: str) -> str:

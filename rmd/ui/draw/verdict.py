@@ -39,7 +39,8 @@ def speed(saved: Saved | None) -> str:
             f'<p class="what">end to end, without a teacher to compare with{decoder}</p>{busy}{badge}'
             f'<p class="fine">{where}{how_often(fast, None)}. {text.NOT_COUNTED}</p></section>'
         )
-    earlier = " The teacher's time is from your last full run." if saved.teacher_earlier else ""
+    run = "the example's own run" if saved.stored else "your last full run"
+    earlier = f" The teacher's time is from {run}." if saved.teacher_earlier else ""
     if result.teacher_cached:
         earlier += text.CACHED.format(where=escape(result.teacher_cached))
         badge += ' <span class="badge fine">cached teacher</span>'

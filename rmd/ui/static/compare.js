@@ -114,7 +114,8 @@ function seen(x, y) {
 }
 
 function side(role, data) {
-  const img = root.querySelector(".cmp-frame." + role + " img");
+  const frame_of = root.querySelector(".cmp-frame." + role), img = frame_of.querySelector("img");
+  delete frame_of.dataset.estimate;
   const video = root.querySelector(".cmp-frame." + role + " video");
   const moving = Boolean(data && data.file && data.clip);
   const source = data && !moving && (data.file ? data.file.url : data.src);
@@ -161,6 +162,14 @@ function update() {
   if (busy !== Boolean(value.busy)) { busy = Boolean(value.busy); show(); }
 }
 
+/* What the strip wants to be seen for a moment: {student, teacher, rough}, addresses of pictures, or null. */
+root.addEventListener("estimate", (event) => {
+  for (const role of ["student", "teacher"]) {
+    const frame = root.querySelector(".cmp-frame." + role), source = event.detail && event.detail[role];
+    if (source) { frame.dataset.estimate = event.detail.rough ? "rough" : "crisp"; frame.querySelector(".cmp-estimate").style.backgroundImage = `url("${source}")`; }
+    else delete frame.dataset.estimate;
+  }
+});
 for (const button of modes) button.addEventListener("click", () => choose(button.dataset.set));
 for (const button of root.querySelectorAll("[data-zoom]"))
   button.addEventListener("click", () => magnify(zoom * (button.dataset.zoom > 0 ? 1.5 : 1 / 1.5)));

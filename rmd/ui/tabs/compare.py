@@ -11,6 +11,8 @@ import gradio as gr
 from gradio.components import Component
 
 from rmd.checks import Cancelled, RequestError, size_of
+from rmd.engine.events import Progress
+from rmd.engine.film import Film
 from rmd.engine.results import ROLES, Done
 from rmd.method.plan import MAX_STEPS
 from rmd.serve import sentences
@@ -24,10 +26,12 @@ from rmd.ui.draw.schedule import schedule_svg
 from rmd.ui.events import AT_ONCE, NO_CHANGE, REFUSABLE, Given, Updates, run_and_stop, visitor_of
 from rmd.ui.rail import Rail
 from rmd.ui.share import Share
+from rmd.ui.strip import film_of, strip, strip_value
 from rmd.ui.tabs.examples import Examples
 from rmd.ui.view import LiveView, complete, with_teacher_of
 
-SHOWN_IN_SCHEDULE = ("backbone", "student", "steps", "switch", "mapping", "size", "low", "plan")
+NOT_SHOWN = ("count", "teacher")
+"""Settings that say how much is made, not what."""
 
 
 class Compare:
@@ -40,6 +44,7 @@ class Compare:
         with gr.Row(elem_id="duo"):
             with gr.Column(elem_id="pictures"):
                 self.pictures = parts.compare(complete(first) if first else None)
+                self.steps = strip(self.strip_of(first) if first else None)
             with gr.Column(elem_id="verdict"):
                 self.speed = parts.block(verdict.speed(first), "speed")
                 self.again = gr.Button(text.MEASURE_AGAIN, size="sm", elem_id="again", interactive=first is not None)
@@ -59,7 +64,7 @@ class Compare:
     def outputs(self) -> list[Component]:
         """What `show` changes."""
         figures = [self.speed, self.again, self.bars, self.table]
-        return [self.pictures, *figures, *self.files.values(), self.last, self.results, self.row]
+        return [self.pictures, self.steps, *figures, *self.files.values(), self.last, self.results, self.row]
 
     def show(self, saved: Saved | None, among: list[Saved] | None = None) -> Updates:
         """A result on the stage; None leaves it alone. among: those of one request that came with it."""
@@ -70,7 +75,15 @@ class Compare:
         figures: Updates = {self.again: gr.update(interactive=True)}
         figures |= {self.speed: verdict.speed(saved), self.bars: verdict.bars(saved), self.table: verdict.table(saved)}
         beside: Updates = {self.results: among, self.row: results_html(among, saved)}
+        with contextlib.suppress(RequestError):  # of a model that is not offered any more
+            beside[self.steps] = self.strip_of(saved)
         return {self.pictures: complete(saved), **figures, **files, self.last: saved, **beside}
+
+    def strip_of(self, saved: Saved) -> dict[str, Any]:
+        """The strip of a result that is on the stage."""
+        request = saved.result.request
+        outline = self.runner.offer.outline(request.backbone, request.student)
+        return strip_value(outline, saved.result.plan, film_of(saved), self.examples.others(saved))
 
     def in_front(self) -> Updates:
         """This tab before the others."""
@@ -81,10 +94,10 @@ class Compare:
         c, rail = self.rail.settings, self.rail
         self.schedule.select(self.switch_taken, None, c["switch"], **AT_ONCE)
         gr.on(
-            [c[name].change for name in SHOWN_IN_SCHEDULE],
+            [c[name].change for name in c if name not in NOT_SHOWN],
             in_words(self.settings_moved),
-            rail.inputs,
-            self.schedule,
+            {*rail.inputs, self.last},
+            [self.schedule, self.steps],
             trigger_mode="always_last",
             **AT_ONCE,
         )
@@ -109,17 +122,20 @@ class Compare:
         stopped = [self.pictures, self.status]
         rail.stop.click(self.stop, {self.pictures}, stopped, cancels=running, **AT_ONCE)
         # While one redraw runs only the newest position waits, so the last one always wins.
-        gr.on(
-            [rail.live.input, *(c[name].input for name in ("steps", "switch", "eta", "reinjection"))],
-            in_words(self.redraw),
-            {*rail.inputs, rail.live, self.last},
-            [*self.outputs, self.status],
-            show_progress="hidden",
-            trigger_mode="always_last",
-            api_visibility="private",
+        redrawn: dict[str, Any] = {
+            "inputs": {*rail.inputs, rail.live, self.last},
+            "outputs": [*self.outputs, self.status],
+            "show_progress": "hidden",
+            "trigger_mode": "always_last",
+            "api_visibility": "private",
             **ACCELERATOR,
-        )
+        }
+        moving = (c[name].input for name in ("steps", "switch", "eta", "reinjection"))
+        gr.on([rail.live.input, *moving], in_words(self.redraw), **redrawn)
         example = [*self.outputs, self.status, *rail.outputs]
+        taken = {*rail.inputs, self.last}
+        moved = self.steps.select(self.strip_taken, taken, example, trigger_mode="always_last", **AT_ONCE)
+        moved.then(in_words(self.redraw), **redrawn)
         self.strip.select(in_words(self.example_taken), None, example, **REFUSABLE)
         self.row.select(in_words(self.result_taken), {self.results}, self.outputs, **REFUSABLE)
         self.share.connect(page, self.last)
@@ -147,16 +163,22 @@ class Compare:
         try:
             checked = self.runner.request(settings)
             view, seed = LiveView(checked, self.runner.plan(checked)), {self.rail.settings["seed"]: checked.seed}
+            outline = self.runner.offer.outline(checked.backbone, checked.student)
             finished: list[Saved] = []
+            film = Film()
             for event in self.runner.run(checked, visitor_of(request), cached=cached):
+                film.take(event)
                 if isinstance(event, Done):
-                    finished.append(self.runner.save(event))
+                    finished.append(self.runner.save(event, film))
+                    film = Film()
                     view = LiveView(checked, self.runner.plan(checked))  # for the next one
                     view.sentence = text.OF_SEVERAL.format(index=len(finished), total=checked.count)
                     words = f"Done, seed {event.request.seed}." if len(finished) == checked.count else view.sentence
                     yield {**self.show(finished[-1], finished), **self.say(words), **seed}
                 elif view.take(event):
                     yield {self.pictures: view.value, **self.say(view.sentence), **seed}
+                    if isinstance(event, Progress) and event.role == "student":
+                        yield {self.steps: strip_value(outline, self.runner.plan(checked), film.frames)}
         except Exception as error:
             stopped = isinstance(error, Cancelled)
             still = {self.pictures: {**view.value, "busy": False}} if view else {}
@@ -171,9 +193,11 @@ class Compare:
             return NO_CHANGE
         try:
             settings["switch"] = min(settings["switch"], settings["steps"])
+            film = Film()
             for event in self.runner.run(self.runner.request(settings), visitor_of(request)):
+                film.take(event)
                 if isinstance(event, Done):
-                    saved = with_teacher_of(self.runner.save(event), given[self.last])
+                    saved = with_teacher_of(self.runner.save(event, film), given[self.last])
                     return {**self.show(saved), **self.say(f"Live, seed {event.request.seed}.")}
         except Cancelled:
             pass
@@ -213,9 +237,39 @@ class Compare:
         saved = next((one for one in among if one.id == event._data.get("result")), None)
         return self.show(saved, among) or NO_CHANGE
 
+    def strip_taken(self, given: Given, event: gr.EventData) -> Updates:
+        """Other steps or another switch: the controls follow, and the stage where the result is stored."""
+        steps, switch = event._data.get("steps"), event._data.get("switch")
+        if not (isinstance(steps, int) and isinstance(switch, int) and 0 <= switch <= steps <= MAX_STEPS and steps):
+            return NO_CHANGE
+        c, last = self.rail.settings, given[self.last]
+        controls: Updates = {c["steps"]: steps, c["switch"]: switch, c["plan"]: ""}
+        saved = self.examples.others(last).get((steps, switch))
+        if saved is None or last is None or not self.is_shown(given, last, ("steps", "switch", "plan")):
+            return controls
+        return {**controls, **self.show(saved), **self.say(self.examples.label(saved))}
+
+    def is_shown(self, given: Given, saved: Saved, but: tuple[str, ...] = ()) -> bool:
+        """Whether the controls hold what a result was made with, except for some of them."""
+        values = self.rail.values(given)
+        if values["switch"] is not None and values["steps"] is not None:
+            values["switch"] = min(values["switch"], values["steps"])
+        asked, made = asdict(self.runner.request(values)), asdict(saved.result.request)
+        return all(asked[name] == made[name] for name in asked if name not in (*NOT_SHOWN, *but))
+
     def settings_moved(self, given: Given) -> Updates:
-        """The schedule follows the controls."""
-        return {self.schedule: self.schedule_of(self.rail.values(given))}
+        """The schedule and the strip follow the controls."""
+        values, last = self.rail.values(given), given[self.last]
+        updates: Updates = {self.schedule: self.schedule_of(values)}
+        with contextlib.suppress(RequestError, TypeError):
+            values["switch"] = min(values["switch"], values["steps"])
+            checked = self.runner.request({**values, "prompt": values["prompt"] or "any"})
+            outline = self.runner.offer.outline(checked.backbone, checked.student)
+            plan, shown = self.runner.plan(checked), last is not None and self.is_shown(given, last)
+            film = film_of(last) if shown and last is not None else None
+            stale = last is not None and not shown
+            updates[self.steps] = strip_value(outline, plan, film, self.examples.others(last), stale)
+        return updates
 
     def schedule_of(self, settings: dict[str, Any]) -> str:
         """The schedule picture of the settings as they are, or the reason why there is none; needs no model."""

@@ -12,9 +12,11 @@ import gradio as gr
 
 from rmd.checks import RequestError
 from rmd.engine.files import first_frame
+from rmd.engine.results import Result
 from rmd.serve.offer import Offer
-from rmd.serve.runner import Saved, stored
+from rmd.serve.runner import Saved, settings_in, stored
 from rmd.ui import parts, text
+from rmd.ui.strip import Others
 
 FOLDER = Path(__file__).resolve().parents[3] / "assets" / "examples"
 """Folders that `make examples` wrote; the first is on the stage when the page opens."""
@@ -31,11 +33,32 @@ def load(offer: Offer, folder: Path = FOLDER) -> list[Saved]:
     return found
 
 
+def plans_of(example: Saved) -> Others:
+    """The example itself and what lies in its folder `plans`: the same with other steps and switches."""
+    found: Others = {}
+    for file in sorted((example.files["student"].parent / "plans").glob("steps-*.png")):
+        with contextlib.suppress(RequestError, LookupError):
+            result = Result.from_dict(settings_in(file))
+            request = replace(result.request, backbone=example.result.request.backbone)
+            result = replace(result, request=request, teacher=example.result.teacher)
+            files = {**example.files, "student": file}
+            found[result.plan.steps, result.plan.switch] = Saved(result, files, stored=True, teacher_earlier=True)
+    plan = example.result.plan
+    return {**found, (plan.steps, plan.switch): example}
+
+
 class Examples:
-    """The strip of the Compare tab."""
+    """The row of them on the Compare tab."""
 
     def __init__(self, offer: Offer, stored_results: list[Saved]):
         self.offer, self.all = offer, stored_results
+        self._others = {one.files["teacher"]: plans_of(one) for one in stored_results if "teacher" in one.files}
+
+    def others(self, saved: Saved | None) -> Others:
+        """What is stored beside a result, by steps and switch; nothing where it was made here."""
+        if saved is None or not saved.stored or "teacher" not in saved.files:
+            return {}
+        return self._others.get(saved.files["teacher"], {})
 
     def place(self) -> gr.HTML:
         """The strip's component, where the page is being built."""

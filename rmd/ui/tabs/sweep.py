@@ -153,7 +153,7 @@ class Sweep:
     def add(self, grid: Grid, cell: Cell) -> None:
         grid.cells[cell.point] = cell
         if cell.done is not None:
-            grid.saved[cell.point] = self.runner.save(cell.done)
+            grid.saved[cell.point] = self.runner.save(cell.done, cell.film)
             small = cell.done.student.image.copy()
             small.thumbnail((THUMBNAIL, THUMBNAIL))
             grid.thumbnails[cell.point] = parts.inline(small, "webp") or ""
