@@ -19,6 +19,7 @@ from rmd.engine.session import Session
 from rmd.serve.offer import Offer
 from rmd.serve.runner import Runner
 from rmd.ui.rail import Rail
+from rmd.ui.strip import spread_counts, spread_sizes
 from rmd.ui.tabs import examples
 from rmd.ui.tabs.compare import Compare
 from rmd.ui.tabs.examples import Examples
@@ -26,6 +27,7 @@ from tests.browsing import expect_result, fill_number, photograph, press_generat
 
 ROW = "#strip .strip-row"
 NOT_RUN = "Not run yet: press Generate."
+WRONG = ([8, 1], [0, 0], ["4", 1], [1, 1, 1], 3)
 
 
 @pytest.fixture
@@ -129,13 +131,34 @@ def test_live_redraws_what_the_strip_asks_for(drawn: Page) -> None:
 
 
 def test_a_plan_of_several_sizes_is_shown_as_it_is(drawn: Page) -> None:
-    drawn.get_by_label("Plan of several sizes").fill("32x32:1,48x48:2,64x64:1")
-    expect(drawn.locator("#strip .strip")).to_have_attribute("data-sizes", "")
+    row, plan = drawn.locator(ROW), drawn.get_by_label("Plan of several sizes")
+    plan.fill("32x32:1,48x48:2,64x64:1")
+    expect(row).to_have_attribute("aria-valuetext", "4 steps at 3 sizes: 1, 2, 1")
     widths = drawn.locator("#strip .strip-box").evaluate_all("boxes => boxes.map(b => b.offsetWidth)")
     assert widths[0] < widths[1] == widths[2] < widths[3]
-    drawn.locator(ROW).press("ArrowLeft")  # gives the plan up
-    expect(drawn.get_by_label("Plan of several sizes")).to_have_value("")
+    row.press("ArrowLeft")
+    expect(plan).to_have_value("32x32:1,48x48:1,64x64:2")
+    drawn.get_by_role("button", name="One size fewer").click()
+    expect(plan).to_have_value("")
     says(drawn, 4, 2)
+
+
+def test_a_size_more_makes_a_plan_that_runs(drawn: Page) -> None:
+    row, plan = drawn.locator(ROW), drawn.get_by_label("Plan of several sizes")
+    drawn.get_by_role("button", name="One size more").click()
+    expect(plan).to_have_value("32x32:1,48x48:1,64x64:2")
+    expect(row).to_have_attribute("aria-valuetext", "4 steps at 3 sizes: 1, 1, 2")
+    box = row.bounding_box()
+    assert box
+    y = box["y"] + box["height"] / 2
+    drawn.mouse.move(box["x"] + 0.5 * box["width"], y)
+    drawn.mouse.down()
+    drawn.mouse.move(box["x"] + 0.76 * box["width"], y, steps=5)
+    drawn.mouse.up()
+    expect(plan).to_have_value("32x32:1,48x48:2,64x64:1")
+    press_generate(drawn)
+    expect(drawn.locator("#compare .cmp-caption.student")).to_contain_text("1 + 2 + 1 steps")
+    expect(drawn.locator("#strip .strip-words")).to_contain_text("Drag the line")
 
 
 @pytest.fixture(scope="module")
@@ -173,21 +196,30 @@ def test_a_stored_switch_stands_on_the_stage_at_once(offer: Offer, stored: Examp
     assert all(cell["student"] and cell["teacher"] for cell in value["cells"])
     given = {c: c.value for c in compare.rail.settings.values()} | {compare.last: first}
     assert compare.is_shown(given, first), "the page opens with what its stage shows"
-    moved = compare.strip_taken(given, event(steps=4, switch=3))
+    moved = compare.strip_taken(given, event(counts=[3, 1]))
     saved = moved[compare.last]
     assert saved.result.plan.switch == 3
     assert saved.files["teacher"] == first.files["teacher"]
     assert moved[compare.rail.settings["switch"]] == 3
     assert stored.others(saved) == stored.others(first), "and from there to any other"
     assert moved[compare.steps]["cells"][0]["teacher"]
-    away = compare.strip_taken(given, event(steps=5, switch=3))
+    away = compare.strip_taken(given, event(counts=[3, 2]))
     assert compare.last not in away
     given[compare.rail.settings["prompt"]] = "a star"
-    assert compare.last not in compare.strip_taken(given, event(steps=4, switch=3)), "that was another prompt"
+    assert compare.last not in compare.strip_taken(given, event(counts=[3, 1])), "that was another prompt"
 
 
 @pytest.mark.parametrize(
-    "data", [{}, {"steps": 9, "switch": 1}, {"steps": 2, "switch": 3}, {"steps": "4", "switch": 1}]
+    "data",
+    [
+        {},
+        {"counts": [8, 1]},
+        {"counts": [0, 0]},
+        {"counts": ["4", 1]},
+        {"counts": [1, 1, 1]},
+        {"sizes": 9},
+        {"counts": 3},
+    ],
 )
 def test_anything_else_from_the_strip_changes_nothing(
     data: dict[str, Any], offer: Offer, stored: Examples, tmp_path: Path
@@ -215,3 +247,14 @@ def test_on_a_phone_a_tap_moves_the_switch(phone: Page) -> None:
     phone.touchscreen.tap(box["x"] + 0.76 * box["width"], box["y"] + box["height"] / 2)
     expect(row).to_have_attribute("aria-valuetext", "4 steps, 3 at low resolution")
     assert phone.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_sizes_lie_evenly_between_the_two_and_steps_over_them(offer: Offer) -> None:
+    outline = offer.outline("tiny")
+    assert spread_sizes(outline, (32, 32), (64, 64), 3) == [(32, 32), (48, 48), (64, 64)]
+    assert spread_sizes(outline, (56, 56), (64, 64), 4) == [(56, 56), (64, 64)], "the grid has no more"
+    assert spread_counts([2, 2], 3) == [1, 1, 2]
+    assert spread_counts([0, 4], 3) == [1, 1, 4]
+    assert spread_counts([0, 8], 4) == [1, 1, 1, 5], "never more than a plan may have"
+    assert spread_counts([3, 1], 4) == [1, 1, 1, 1]
+    assert spread_counts([1, 1, 2], 2) == [2, 2]

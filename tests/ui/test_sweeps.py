@@ -65,7 +65,7 @@ def server(tiny_sdxl: Path, session: SmallSession, tmp_path_factory: pytest.Temp
 def swept(browser: Browser, server: Server) -> Iterator[Page]:
     """A page whose grid over both noise axes is complete."""
     page = sweep_tab(browser, server, [2])
-    page.get_by_role("button", name="Vary the noise as well").click()
+    page.get_by_role("button", name="Vary the noise, or try plans of several sizes").click()
     for label in ("band", "mix", "0", "1"):
         axis(page, "Re-injections" if label.isalpha() else "Values of η").get_by_label(label, exact=True).check()
     expect(status(page)).to_have_text("8 pictures, as much work as 10 full-resolution steps.")

@@ -68,7 +68,8 @@ def cell_html(grid: Grid, point: Point | None, running: Point | None) -> str:
     if cell.done is None:
         return f'<span class="empty" title="{escape(cell.error)}">failed</span>'
     taken = duration(cell.done.student.timings.end_to_end)
-    about = f"{escape(point.split)}, {taken}" if point.plan else f"{count(point.steps)}, {point.switch} low, {taken}"
+    split = escape(point.plan) if point.plan else f"{count(point.steps)}, {point.switch} at low resolution"
+    about = f"{split}, {taken}"
     if grid.varied:
         about += f", {point.reinjection}, η {point.eta:g}"
     return (

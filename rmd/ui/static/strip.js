@@ -1,35 +1,48 @@
-/* The strip. `value` is {steps, switch, most, cells, sizes, ratio, words, stale, stored}: a cell per step {low, scale,
-   logsnr, student, teacher}, estimates as addresses or null; sizes: whether there are more than two, which the strip
-   shows and a drag gives up; stale: whether the stage shows a result of other settings; stored: {"4/2": {file, words}}, pictures that can stand on the stage at once.
-   Reports `select` with {steps, switch} when either was moved, and shows what it points at in the compare view. */
+/* The strip. `value` is {counts, scales, most, cells, ratio, words, stale, stored}: steps at every size, smallest first,
+   and each size's side over the result's; a cell per step {low, scale, logsnr, student, teacher}, estimates as addresses;
+   stale: whether the stage shows a result of other settings; stored: {"4/2": {file, words}}, pictures of two sizes that
+   can stand on the stage at once. Reports `select` with {counts}, or {sizes} where another number of sizes is wanted, and
+   shows what it points at in the compare view. */
 const root = element.querySelector(".strip");
 const row = root.querySelector(".strip-row");
 const words = root.querySelector(".strip-words");
-let steps = 1, low = 0, cells = [], seen = null, told = 0, asked = 0, dragging = false;
+const MOST_SIZES = 4;
+let counts = [0, 1], cells = [], seen = null, told = 0, asked = 0, sent = null, held = -1;
+
+const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
+const steps = () => sum(counts);
+const below = () => steps() - counts[counts.length - 1];
+const most = () => (props.value && props.value.most) || 8;
+const same = (a, b) => Boolean(a && b) && a.length === b.length && a.every((n, i) => n === b[i]);
 
 function stage(detail) {
   document.querySelector("#compare .cmp")?.dispatchEvent(new CustomEvent("estimate", { detail }));
 }
 function place(value) {
-  const ours = value && value.steps === steps && value.switch === low;
-  cells = ours ? value.cells : Array.from({ length: steps }, (_, i) => ({ low: i < low, scale: i < low ? 0.5 : 1 }));
-  root.toggleAttribute("data-sizes", Boolean(ours && value.sizes));
+  const ours = value && same(value.counts, counts), last = counts.length - 1;
+  const scales = value && value.scales && value.scales.length === counts.length ? value.scales : counts.map((_, i) => (i === last ? 1 : 0.5));
+  cells = ours ? value.cells : counts.flatMap((count, i) => Array.from({ length: count }, () => ({ low: i < last, scale: scales[i] })));
   root.toggleAttribute("data-teacher", cells.some((cell) => cell.teacher));
   root.style.setProperty("--ratio", (value && value.ratio) || 1);
-  root.style.setProperty("--cells", steps);
-  root.style.setProperty("--at", low);
-  row.replaceChildren(...cells.map(box), edge());
-  row.setAttribute("aria-valuemax", steps);
-  row.setAttribute("aria-valuenow", low);
-  row.setAttribute("aria-valuetext", `${steps} step${steps === 1 ? "" : "s"}, ${low} at low resolution`);
-  root.querySelector("output").textContent = steps;
-  root.querySelector('[data-more="-1"]').disabled = steps <= 1;
-  root.querySelector('[data-more="1"]').disabled = steps >= ((value && value.most) || 8);
-  if (ours && !dragging) words.textContent = value.words || "";
+  root.style.setProperty("--cells", steps());
+  row.replaceChildren(...cells.map(box), ...counts.slice(0, -1).map((_, i) => edge(sum(counts.slice(0, i + 1)))));
+  row.setAttribute("aria-valuemax", steps());
+  row.setAttribute("aria-valuenow", below());
+  const all = `${steps()} step${steps() === 1 ? "" : "s"}`;
+  row.setAttribute("aria-valuetext", counts.length > 2 ? `${all} at ${counts.length} sizes: ${counts.join(", ")}` : `${all}, ${below()} at low resolution`);
+  const [stepped, sized] = root.querySelectorAll("output");
+  stepped.textContent = steps();
+  sized.textContent = counts.length;
+  root.querySelector('[data-steps="-1"]').disabled = steps() <= Math.max(1, counts.length > 2 ? last : 1);
+  root.querySelector('[data-steps="1"]').disabled = steps() >= most();
+  root.querySelector('[data-sizes="-1"]').disabled = counts.length <= 2;
+  root.querySelector('[data-sizes="1"]').disabled = counts.length >= MOST_SIZES;
+  if (ours && held < 0) words.textContent = value.words || "";
 }
-function edge() {
+function edge(at) {
   const line = document.createElement("span");
   line.className = "strip-edge";
+  line.style.setProperty("--at", at);
   return line;
 }
 function box(cell, index) {
@@ -44,7 +57,7 @@ function box(cell, index) {
   level.textContent = cell.logsnr === undefined ? " " : cell.logsnr.toFixed(1);
   made.title = `Step ${index + 1}, ${cell.low ? "low" : "full"} resolution` + (cell.logsnr === undefined ? "" : `, logSNR ${cell.logsnr.toFixed(1)}`);
   made.append(above, mine, level);
-  made.addEventListener("pointerenter", (event) => { if (event.pointerType === "mouse" && !dragging) look(index); });
+  made.addEventListener("pointerenter", (event) => { if (event.pointerType === "mouse" && held < 0) look(index); });
   return made;
 }
 function frame(name, source) {
@@ -64,67 +77,93 @@ function look(index) {
   seen = index;
   for (const [i, cell] of [...row.querySelectorAll(".strip-cell")].entries()) cell.toggleAttribute("data-seen", i === index);
   const cell = index === null ? null : cells[index];
-  if (!cell || !cell.student) return stage(null);
-  stage({ student: cell.student, teacher: cell.teacher, rough: true, words: `after step ${index + 1}` });
+  stage(cell && cell.student ? { student: cell.student, teacher: cell.teacher, rough: true } : null);
 }
-/* Both numbers where they may be; the stored picture at once, the rest when the server has answered. */
-function move(toSteps, toLow, wait = 0) {
-  const most = (props.value && props.value.most) || 8;
-  toSteps = Math.min(most, Math.max(1, toSteps));
-  toLow = Math.min(toSteps, Math.max(0, toLow));
-  if (toSteps === steps && toLow === low) return;
-  [steps, low, seen] = [toSteps, toLow, null];
+/* Other counts, where they are possible; the stored picture at once, the rest when the server has answered. */
+function move(to, wait = 0) {
+  const last = to.length - 1, few = to.length > 2 ? 1 : 0;
+  if (same(to, counts) || sum(to) < 1 || sum(to) > most() || to[last] < 0 || to.slice(0, last).some((n) => n < few)) return;
+  [counts, seen] = [to, null];
   place(props.value);
-  const known = props.value && props.value.stored && props.value.stored[`${steps}/${low}`];
-  stage(known ? { student: known.file.url, words: known.words } : null);
+  const two = counts.length === 2 && props.value && props.value.stored, known = two && two[`${steps()}/${below()}`];
+  stage(known ? { student: known.file.url } : null);
   words.textContent = known ? known.words : "Not run yet: press Generate.";
+  tell(wait);
+}
+/* One report at a time: the next one, with what stands here then, follows the answer to the last. */
+function tell(wait) {
   asked = Date.now();
   clearTimeout(told);
-  told = setTimeout(() => trigger("select", { steps, switch: low }), wait);
+  told = setTimeout(() => {
+    if (sent && Date.now() - sent.at < 1500) return tell(1500);
+    sent = { counts, at: Date.now() };
+    trigger("select", { counts });
+  }, wait);
 }
-function boundary(event) {
-  const lined = row.getBoundingClientRect();
-  return Math.round((steps * (event.clientX - lined.left)) / lined.width);
+function answered(value) {
+  if (!sent || !same(sent.counts, value.counts)) return;
+  sent = null;
+  if (!same(value.counts, counts)) tell(0);
+}
+/* Steps taken from one size and given to the next, by the number of the line between the two. */
+function shifted(line, by) {
+  return counts.map((n, i) => (i === line ? n + by : i === line + 1 ? n - by : n));
+}
+function drag(event, wait) {
+  const lined = row.getBoundingClientRect(), to = Math.round((steps() * (event.clientX - lined.left)) / lined.width);
+  if (held < 0) { // the nearest line
+    const far = counts.slice(0, -1).map((_, i) => Math.abs(sum(counts.slice(0, i + 1)) - to));
+    held = far.indexOf(Math.min(...far));
+  }
+  move(shifted(held, to - sum(counts.slice(0, held + 1))), wait);
 }
 row.addEventListener("pointerdown", (event) => {
-  if (event.button) return;
-  dragging = true;
+  if (event.button || event.pointerType !== "mouse") return;
   row.setPointerCapture(event.pointerId);
-  if (event.pointerType === "mouse") move(steps, boundary(event), 120);
+  drag(event, 120);
 });
-row.addEventListener("pointermove", (event) => { if (dragging) move(steps, boundary(event), 120); });
-for (const end of ["pointerup", "pointercancel"])
-  row.addEventListener(end, (event) => {
-    if (dragging && end === "pointerup" && event.pointerType !== "mouse") move(steps, boundary(event));
-    dragging = false;
-  });
+row.addEventListener("pointermove", (event) => { if (held >= 0) drag(event, 120); });
+row.addEventListener("pointerup", (event) => {
+  if (event.pointerType !== "mouse") drag(event); // a finger that moved was scrolling, which cancels
+  held = -1;
+});
+row.addEventListener("pointercancel", () => { held = -1; });
 row.addEventListener("pointerleave", () => { if (seen !== null) look(null); });
 row.addEventListener("blur", () => { if (seen !== null) look(null); });
+function stepped(by) { move(counts.map((n, i) => (i === counts.length - 1 ? n + by : n))); }
+/* One step fewer takes a low one where there is no other. */
+function fewer() { if (counts[counts.length - 1] > 0) stepped(-1); else move(counts.map((n, i) => (i === counts.length - 2 ? n - 1 : n))); }
 row.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const to = { ArrowRight: [0, 1], ArrowLeft: [0, -1], "+": [1, 0], "=": [1, 0], "-": [-1, 0], PageUp: [1, 0], PageDown: [-1, 0] }[event.key];
-  if (to) move(steps + to[0], low + to[1]);
-  else if (event.key === "Home") move(steps, 0);
-  else if (event.key === "End") move(steps, steps);
+  const line = counts.length - 2;
+  if (event.key === "ArrowRight") move(shifted(line, 1));
+  else if (event.key === "ArrowLeft") move(shifted(line, -1));
+  else if (["+", "=", "PageUp"].includes(event.key)) stepped(1);
+  else if (["-", "PageDown"].includes(event.key)) fewer();
+  else if (event.key === "Home") move(shifted(line, (counts.length > 2 ? 1 : 0) - counts[line]));
+  else if (event.key === "End") move(shifted(line, counts[line + 1]));
   else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
     const by = event.key === "ArrowDown" ? 1 : -1;
-    look(seen === null ? (by > 0 ? 0 : steps - 1) : (seen + by + steps) % steps);
+    look(seen === null ? (by > 0 ? 0 : cells.length - 1) : (seen + by + cells.length) % cells.length);
   } else if (event.key === "Escape" && seen !== null) look(null);
   else return;
   event.preventDefault();
   event.stopPropagation();
 });
-for (const button of root.querySelectorAll("[data-more]"))
-  button.addEventListener("click", () => move(steps + Number(button.dataset.more), low));
+for (const button of root.querySelectorAll("[data-steps]"))
+  button.addEventListener("click", () => (button.dataset.steps > 0 ? stepped(1) : fewer()));
+for (const button of root.querySelectorAll("[data-sizes]"))
+  button.addEventListener("click", () => { asked = 0; trigger("select", { sizes: counts.length + Number(button.dataset.sizes) }); });
 
 function update() {
-  if (!props.value || dragging) return;
+  const value = props.value;
+  if (value) answered(value);
+  if (!value || held >= 0) return;
   // what is on its way when the next move is made is an answer to the one before
-  const late = props.value.steps !== steps || props.value.switch !== low;
-  if (late && Date.now() - asked < 1500) return void setTimeout(update, 1600);
-  document.querySelector("#compare .cmp")?.toggleAttribute("data-stale", Boolean(props.value.stale));
-  [steps, low] = [props.value.steps, props.value.switch];
-  place(props.value);
+  if (!same(value.counts, counts) && Date.now() - asked < 1500) return void setTimeout(update, 1600);
+  document.querySelector("#compare .cmp")?.toggleAttribute("data-stale", Boolean(value.stale));
+  counts = value.counts;
+  place(value);
 }
 watch("value", update);
 update();

@@ -26,7 +26,7 @@ from rmd.ui.draw.schedule import schedule_svg
 from rmd.ui.events import AT_ONCE, NO_CHANGE, REFUSABLE, Given, Updates, run_and_stop, visitor_of
 from rmd.ui.rail import Rail
 from rmd.ui.share import Share
-from rmd.ui.strip import film_of, strip, strip_value
+from rmd.ui.strip import film_of, moved, strip, strip_value
 from rmd.ui.tabs.examples import Examples
 from rmd.ui.view import LiveView, complete, with_teacher_of
 
@@ -133,9 +133,9 @@ class Compare:
         moving = (c[name].input for name in ("steps", "switch", "eta", "reinjection"))
         gr.on([rail.live.input, *moving], in_words(self.redraw), **redrawn)
         example = [*self.outputs, self.status, *rail.outputs]
-        taken = {*rail.inputs, self.last}
-        moved = self.steps.select(self.strip_taken, taken, example, trigger_mode="always_last", **AT_ONCE)
-        moved.then(in_words(self.redraw), **redrawn)
+        taken: set[Any] = {*rail.inputs, self.last}
+        after = self.steps.select(self.strip_taken, taken, example, trigger_mode="multiple", **AT_ONCE)
+        after.then(in_words(self.redraw), **redrawn)
         self.strip.select(in_words(self.example_taken), None, example, **REFUSABLE)
         self.row.select(in_words(self.result_taken), {self.results}, self.outputs, **REFUSABLE)
         self.share.connect(page, self.last)
@@ -238,13 +238,14 @@ class Compare:
         return self.show(saved, among) or NO_CHANGE
 
     def strip_taken(self, given: Given, event: gr.EventData) -> Updates:
-        """Other steps or another switch: the controls follow, and the stage where the result is stored."""
-        steps, switch = event._data.get("steps"), event._data.get("switch")
-        if not (isinstance(steps, int) and isinstance(switch, int) and 0 <= switch <= steps <= MAX_STEPS and steps):
-            return NO_CHANGE
+        """Other steps, another switch or number of sizes: the controls follow, and the stage where that is stored."""
         c, last = self.rail.settings, given[self.last]
-        controls: Updates = {c["steps"]: steps, c["switch"]: switch, c["plan"]: ""}
-        saved = self.examples.others(last).get((steps, switch))
+        try:
+            values = moved(self.runner, self.rail.values(given), event._data)
+        except (RequestError, LookupError, TypeError, ValueError):  # of settings that no plan can be made of
+            return NO_CHANGE
+        controls: Updates = {c[name]: value for name, value in values.items()}
+        saved = None if values["plan"] else self.examples.others(last).get((values["steps"], values["switch"]))
         if saved is None or last is None or not self.is_shown(given, last, ("steps", "switch", "plan")):
             return controls
         return {**controls, **self.show(saved), **self.say(self.examples.label(saved))}
