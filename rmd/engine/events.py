@@ -64,10 +64,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class Decoded:
-    """One side is complete."""
+    """One side is complete. alone: of the student, all there would be if it ended here."""
 
     role: str
     output: Output
+    alone: Done | None = None
 
 
 Event = Loading | Warming | Waiting | Progress | Timing | Decoded | Done

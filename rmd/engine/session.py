@@ -113,10 +113,13 @@ class Session:
         prompt = (positive, negative, encode)
         noise = draw(request, backbone, plan)[0].to(backbone.device)
 
-        student = None
+        device, dtype, student = str(backbone.device), dtype_name(backbone), None
         for event in self._student(request, loaded, plan, prompt):
             check(cancel)
-            student = event.output if isinstance(event, Decoded) else student
+            if isinstance(event, Decoded):
+                student = event.output
+                alone = Done(replace(request, teacher=False), plan, student, None, loaded.card, device, dtype)
+                event = replace(event, alone=alone)
             yield event
         assert student is not None
         teacher = None
@@ -133,7 +136,7 @@ class Session:
                 if isinstance(event, Decoded):
                     times.append(event.output.timings)
         student = replace(student, timings=median_of(times[: len(times) - 1 + len(times) % 2]))
-        yield Done(request, plan, student, teacher, loaded.card, str(backbone.device), dtype_name(backbone))
+        yield Done(request, plan, student, teacher, loaded.card, device, dtype)
 
     def _encode(self, backbone: Backbone, request: GenerateRequest) -> tuple[Conditioning, Conditioning, float]:
         """Positive and negative conditioning and the seconds a first encoding of the positive one took."""

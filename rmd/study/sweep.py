@@ -29,6 +29,8 @@ from rmd.request import GenerateRequest
 Pair = tuple[int, int]
 """(steps, switch)."""
 
+HEADER = 30
+"""Pixels over a contact sheet's pictures, for what all of them share."""
 COLUMNS: tuple[str, ...] = (
     "steps",
     "switch",
@@ -44,6 +46,11 @@ COLUMNS: tuple[str, ...] = (
     "decode",
     "denoiser",
     "end_to_end",
+    "backbone",
+    "student",
+    "prompt",
+    "hardware",
+    "dtype",
     "error",
 )
 
@@ -187,7 +194,14 @@ def row(cell: Cell) -> dict[str, Any]:
     if cell.result is None:
         return values
     timings, request = cell.result.student, cell.result.request
-    values |= {"seed": request.seed, "decoder": request.decoder, "enlarge": timings.switch}
+    values |= {"backbone": request.backbone, "student": cell.result.label, "prompt": request.prompt}
+    values |= {
+        "hardware": cell.result.hardware,
+        "dtype": cell.result.dtype,
+        "seed": request.seed,
+        "decoder": request.decoder,
+        "enlarge": timings.switch,
+    }
     values |= {name: getattr(timings, name) for name in ("encode", "decode", "denoiser", "end_to_end")}
     for name, small in (("low", True), ("high", False)):
         values[name] = sum(s.seconds for s in timings.stages if (s.size != cell.result.plan.size) == small)
@@ -209,13 +223,18 @@ def contact_sheet(cells: Sequence[Cell], side: int = 256) -> Image.Image:
     varied = len({row[2:] for row in rows}) > 1
     columns = max(cell.point.switch for cell in cells) + 1
     margin, caption = 10, 44 if varied else 26
-    width, height = columns * (side + margin) + margin, len(rows) * (side + margin + caption) + margin
+    width = columns * (side + margin) + margin
+    height = HEADER + len(rows) * (side + margin + caption) + margin
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
+    made = next((cell.result for cell in cells if cell.result), None)
+    if made:
+        about = f"{made.request.prompt}, seed {made.request.seed}; {made.request.backbone}, {made.hardware}"
+        draw.text((margin, margin), about, fill="black", font_size=15)
     for cell in cells:
         point = cell.point
         x = margin + point.switch * (side + margin)
-        y = margin + rows.index(point.row) * (side + margin + caption)
+        y = HEADER + margin + rows.index(point.row) * (side + margin + caption)
         label = point.split
         if cell.result is None or cell.image is None:
             draw.rectangle((x, y, x + side, y + side), outline="grey")

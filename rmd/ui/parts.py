@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from rmd.serve.runner import Saved
 from rmd.ui import text
 from rmd.ui.style import static
 
@@ -55,3 +56,15 @@ def inline(image: Image.Image | None, kind: str = "png") -> str | None:
 
 def figure(title: str, body: str) -> str:
     return f'<section class="figure"><h3>{title}</h3>{body}</section>'
+
+
+def download_button(saved: Saved | None, role: str) -> gr.DownloadButton:
+    """The button that saves one side's file."""
+    path = str(saved.files[role]) if saved and role in saved.files else None
+    return gr.DownloadButton(f"Save the {role}'s result", path, interactive=path is not None, size="sm")
+
+
+def download(saved: Saved, role: str) -> Any:
+    """A download button's update."""
+    path = saved.files.get(role)
+    return gr.update(value=str(path) if path else None, interactive=path is not None)

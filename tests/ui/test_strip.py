@@ -258,3 +258,29 @@ def test_sizes_lie_evenly_between_the_two_and_steps_over_them(offer: Offer) -> N
     assert spread_counts([0, 8], 4) == [1, 1, 1, 5], "never more than a plan may have"
     assert spread_counts([3, 1], 4) == [1, 1, 1, 1]
     assert spread_counts([1, 1, 2], 2) == [2, 2]
+
+
+def test_stop_keeps_a_finished_student(page: Page) -> None:
+    """In the stage, in Save and in History, with its own numbers; what Save held before is not offered meanwhile."""
+    page.get_by_role("button", name="Advanced").click()
+    fill_number(page, "Teacher steps", 2)
+    press_generate(page)
+    expect_result(page)
+    save = page.get_by_role("button", name="Save the student's result")
+    expect(save).to_be_enabled()
+    fill_number(page, "Teacher steps", 100)
+    press_generate(page)
+    expect(page.locator("#status")).to_contain_text("Teacher: step")
+    expect(save).to_be_disabled()
+    page.get_by_role("button", name="Stop", exact=True).first.click()
+    expect(page.locator("#status")).to_contain_text("the student was finished and stays")
+    expect(save).to_be_enabled()
+    expect(page.locator("#speed")).to_contain_text("without a teacher to compare with")
+    page.get_by_role("tab", name="History").click()
+    expect(page.locator(".history article")).to_have_count(2)
+
+
+def test_control_and_enter_generates(page: Page) -> None:
+
+    page.get_by_label("What should it draw?").press("Control+Enter")
+    expect(page.locator("#status")).to_contain_text(re.compile("Student|Teacher|Done"))

@@ -165,5 +165,9 @@ function update() {
   counts = value.counts;
   place(value);
 }
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) document.querySelector("#generate:not([disabled])")?.click();
+});
+
 watch("value", update);
 update();

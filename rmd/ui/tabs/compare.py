@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.components import Component
 
 from rmd.checks import Cancelled, RequestError, size_of
-from rmd.engine.events import Progress
+from rmd.engine.events import Decoded, Progress
 from rmd.engine.film import Film
 from rmd.engine.results import ROLES, Done
 from rmd.method.plan import MAX_STEPS
@@ -39,6 +39,8 @@ class Compare:
 
     def __init__(self, runner: Runner, rail: Rail, examples: Examples, tabs: gr.Tabs):
         self.runner, self.rail, self.examples, self.tabs = runner, rail, examples, tabs
+        self._halves: dict[str, tuple[Done, Film] | None] = {}
+        """Finished students whose teachers still run, by visitor; None once such a one was kept."""
         first = examples.all[0] if examples.all else None
         self.last = gr.State(first)
         with gr.Row(elem_id="duo"):
@@ -49,7 +51,7 @@ class Compare:
                 self.speed = parts.block(verdict.speed(first), "speed")
                 self.again = gr.Button(text.MEASURE_AGAIN, size="sm", elem_id="again", interactive=first is not None)
                 self.status = parts.block(parts.status(examples.label(first) if first else text.IDLE), "status")
-                self.files = {role: download_button(first, role) for role in ROLES}
+                self.files = {role: parts.download_button(first, role) for role in ROLES}
         self.results = gr.State([])
         self.row = parts.buttons("", "results")
         self.strip = examples.place()
@@ -71,7 +73,7 @@ class Compare:
         if saved is None:
             return {}
         among = among or [saved]
-        files: Updates = {self.files[role]: download(saved, role) for role in ROLES}
+        files: Updates = {self.files[role]: parts.download(saved, role) for role in ROLES}
         figures: Updates = {self.again: gr.update(interactive=True)}
         figures |= {self.speed: verdict.speed(saved), self.bars: verdict.bars(saved), self.table: verdict.table(saved)}
         beside: Updates = {self.results: among, self.row: results_html(among, saved)}
@@ -119,8 +121,8 @@ class Compare:
             )
             for starts, run, inputs in runs
         ]
-        stopped = [self.pictures, self.status]
-        rail.stop.click(self.stop, {self.pictures}, stopped, cancels=running, **AT_ONCE)
+        stopped = [*self.outputs, self.status]
+        self.stopping = rail.stop.click(self.stop, {self.pictures}, stopped, cancels=running, **AT_ONCE)
         # While one redraw runs only the newest position waits, so the last one always wins.
         redrawn: dict[str, Any] = {
             "inputs": {*rail.inputs, rail.live, self.last},
@@ -165,10 +167,15 @@ class Compare:
             view, seed = LiveView(checked, self.runner.plan(checked)), {self.rail.settings["seed"]: checked.seed}
             outline = self.runner.offer.outline(checked.backbone, checked.student)
             finished: list[Saved] = []
-            film = Film()
-            for event in self.runner.run(checked, visitor_of(request), cached=cached):
+            film, visitor = Film(), visitor_of(request)
+            self._halves.pop(visitor, None)
+            yield {button: gr.update(interactive=False) for button in self.files.values()}  # what they save goes now
+            for event in self.runner.run(checked, visitor, cached=cached):
                 film.take(event)
+                if isinstance(event, Decoded) and event.alone:
+                    self._halves[visitor] = event.alone, film
                 if isinstance(event, Done):
+                    self._halves.pop(visitor, None)
                     finished.append(self.runner.save(event, film))
                     film = Film()
                     view = LiveView(checked, self.runner.plan(checked))  # for the next one
@@ -182,7 +189,12 @@ class Compare:
         except Exception as error:
             stopped = isinstance(error, Cancelled)
             still = {self.pictures: {**view.value, "busy": False}} if view else {}
-            yield {**still, **self.say(sentences.STOPPED if stopped else "")}
+            if not stopped:
+                yield {**still, **self.say("")}
+            elif visitor_of(request) not in self._halves:
+                yield {**still, **self.say(sentences.STOPPED)}
+            elif kept := self.kept(visitor_of(request)):  # unless Stop's own answer has it already
+                yield kept
             if not stopped:
                 raise sentence(error, html=True) from None
 
@@ -204,13 +216,24 @@ class Compare:
         return NO_CHANGE
 
     def stop(self, request: gr.Request, given: Given) -> Updates:
-        """Gradio cancels the event itself; the session stops at its next check."""
+        """Gradio cancels the event itself; the session stops at its next check. A finished student stays."""
         self.runner.stop(visitor_of(request))
+        if kept := self.kept(visitor_of(request)):
+            return kept
         return {self.pictures: {**(given[self.pictures] or {}), "busy": False}, **self.say(sentences.STOPPED)}
+
+    def kept(self, visitor: str) -> Updates:
+        """A stopped run's finished student on the stage, once; nothing where there is none."""
+        half = self._halves.get(visitor)
+        if half is None:
+            return {}
+        self._halves[visitor] = None
+        return {**self.show(self.runner.save(*half)), **self.say(text.STOPPED_HALF)}
 
     def leave(self, request: gr.Request) -> None:
         """The browser's tab was closed: nobody waits for the result any more."""
         self.runner.stop(visitor_of(request))
+        self._halves.pop(visitor_of(request), None)
 
     def say(self, words: str) -> Updates:
         """The status line."""
@@ -286,15 +309,3 @@ class Compare:
         except (RequestError, TypeError) as error:
             picture = f'<p class="note warn">{parts.escape(str(error))}</p>'
         return parts.figure(text.SCHEDULE, picture)
-
-
-def download_button(saved: Saved | None, role: str) -> gr.DownloadButton:
-    """The button that saves one side's file."""
-    path = str(saved.files[role]) if saved and role in saved.files else None
-    return gr.DownloadButton(f"Save the {role}'s result", path, interactive=path is not None, size="sm")
-
-
-def download(saved: Saved, role: str) -> Any:
-    """A download button's update."""
-    path = saved.files.get(role)
-    return gr.update(value=str(path) if path else None, interactive=path is not None)

@@ -44,7 +44,7 @@ class History:
         self.entries.render()  # outside the tab, whose parts the browser makes only when it is opened
         both = [self.entries, self.cards]
         page.load(self.opened, {self.entries}, both, **AT_ONCE)
-        for ended in (running.success, self.rail.stop.click):
+        for ended in (running.success, self.compare.stopping.then):
             ended(self.remember, {self.compare.results, self.entries}, both, **AT_ONCE)
         on_stage = [*self.compare.outputs, *self.rail.outputs, self.compare.tabs]
         self.cards.select(in_words(self.reopen), {self.entries}, on_stage, **REFUSABLE)
