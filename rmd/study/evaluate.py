@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
     study.make(rows)
     if draw:
         study.make_real()
-    report = measured(study, rows, world, plans)
+    report = measured(study, rows, world)
     report["command"] = shlex.join(["python", "-m", "rmd", *sys.argv[1:]])
     write_text(args.out / "evidence.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     write_text(args.out / "evidence.md", markdown(report))
@@ -146,7 +146,7 @@ def prompts_of(args: argparse.Namespace, world: World | None, seeds: int) -> lis
     return prompts[:wanted]
 
 
-def measured(study: Study, rows: list[Row], world: World | None, plans: list[tuple[int, int]]) -> dict[str, Any]:
+def measured(study: Study, rows: list[Row], world: World | None) -> dict[str, Any]:
     """The report: every row's settings, cost, figures and scores."""
     usual: GenerateRequest = study.requests(Row("", "student", {}))[0]
     reference = next((r.name for r in rows if is_default(r, usual) and r.changes.get("student") != "none"), None)

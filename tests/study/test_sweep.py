@@ -21,6 +21,7 @@ from rmd.method.plan import two_stage
 from rmd.method.schedule import scaled_linear
 from rmd.request import GenerateRequest
 from rmd.study.sweep import (
+    HEADER,
     Cell,
     Pair,
     Point,
@@ -113,12 +114,12 @@ def test_the_csv_has_a_line_per_cell() -> None:
 
 def test_the_contact_sheet_has_a_row_per_steps_and_a_column_per_switch() -> None:
     sheet = contact_sheet(list(sweep(run, REQUEST, plain(pairs([1, 2, 3])))), side=64)
-    assert sheet.size == (4 * 74 + 10, 3 * 100 + 10)
+    assert sheet.size == (4 * 74 + 10, 3 * 100 + 10 + HEADER)
 
 
 def test_other_kinds_of_noise_have_rows_of_their_own() -> None:
     cells = list(sweep(run, REQUEST, points([(2, 1)], ["band", "mix"], [0.0, 1.0])))
-    assert contact_sheet(cells, side=64).size == (2 * 74 + 10, 4 * 118 + 10)
+    assert contact_sheet(cells, side=64).size == (2 * 74 + 10, 4 * 118 + 10 + HEADER)
     rows = list(csv.DictReader(io.StringIO(csv_text(cells))))
     assert [(row["reinjection"], row["eta"]) for row in rows[:2]] == [("band", "0.0"), ("band", "1.0")]
 
