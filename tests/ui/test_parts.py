@@ -24,7 +24,7 @@ from rmd.serve.runner import Runner, Saved
 from rmd.ui import text
 from rmd.ui.draw.chips import chips_html
 from rmd.ui.draw.history import pair_table
-from rmd.ui.draw.map import chart_html, read_chart
+from rmd.ui.draw.map import Chart, Spot, chart_html, pareto, read_chart
 from rmd.ui.draw.schedule import schedule_svg
 from rmd.ui.draw.verdict import speed
 from rmd.ui.rail import Rail
@@ -108,6 +108,17 @@ def test_the_map_shows_only_what_was_measured(offer: Offer, tmp_path: Path) -> N
         return float(found[1])
 
     assert top(0) < top(2)  # less error is higher up
+    assert page.count('<polyline class="family"') == 1
+
+
+@pytest.mark.parametrize("rising", [True, False])
+def test_the_pareto_line_holds_what_none_beats_in_both(rising: bool) -> None:
+    sign = 1 if rising else -1
+    found = {(20, 1): True, (15, 3): True, (10, 2): False, (5, 4): True, (4, 4): False}
+    spots = tuple(Spot(4, i, gain, sign * quality) for i, (gain, quality) in enumerate(found))
+    best = pareto(Chart(spots, 0.0, "x", rising, 40, "here"))
+    assert {(spot.gain, sign * spot.quality) for spot in best} == {plan for plan, on in found.items() if on}
+    assert [spot.gain for spot in best] == sorted(spot.gain for spot in best)
 
 
 def test_a_plan_of_the_map_brings_the_settings_it_was_measured_with(offer: Offer, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +101,32 @@ def chart_html(chart: Chart, model: str) -> str:
     lines += "".join(f'<span class="tick y" style="top:{y(value):.2f}%">{value:.3f}</span>' for value in levels)
     lines += f'<span class="teacher" style="top:{y(chart.teacher):.2f}%">teacher</span>'
     dots = "".join(dot(spot, model, x(spot.gain), y(spot.quality)) for spot in chart.spots)
+
+    def line(spots: Sequence[Spot], kind: str) -> str:
+        points = " ".join(f"{x(spot.gain):.2f},{y(spot.quality):.2f}" for spot in spots)
+        return f'<polyline class="{kind}" points="{points}"/>'
+
+    ordered = sorted(chart.spots, key=lambda spot: (spot.steps, spot.switch))
+    joined = "".join(line([*family], "family") for _, family in groupby(ordered, key=lambda spot: spot.steps))
+    joined += line(pareto(chart), "pareto")
+    plot = f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">{joined}</svg>'
     return (
-        f'<div class="map" role="group" aria-label="{text.MAP}">{lines}{dots}</div>'
+        f'<div class="map" role="group" aria-label="{text.MAP}">{plot}{lines}{dots}</div>'
         f'<p class="map-x">speed-up over the teacher, end to end</p>'
         f'<p class="note">Upwards: {chart.words} ({chart.prompts} prompts). '
         f"Speed measured on {escape(chart.hardware)}. "
         f"{text.MAP_ABOUT}</p>"
     )
+
+
+def pareto(chart: Chart) -> list[Spot]:
+    """The plans that no other one beats in both, fastest last."""
+    better = (lambda a, b: a.quality > b.quality) if chart.rising else (lambda a, b: a.quality < b.quality)
+    found: list[Spot] = []
+    for spot in sorted(chart.spots, key=lambda spot: -spot.gain):
+        if not found or better(spot, found[-1]):
+            found.append(spot)
+    return found[::-1]
 
 
 def dot(spot: Spot, model: str, x: float, y: float) -> str:
