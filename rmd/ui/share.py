@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from rmd.checks import RequestError
-from rmd.request import SETTINGS
+from rmd.request import SETTINGS, GenerateRequest, offered
 from rmd.serve.guard import in_words
 from rmd.serve.runner import Runner, Saved, settings_in
 from rmd.ui import text
@@ -58,10 +58,15 @@ class Share:
         if last is None:
             return ""
         page = (request.headers.get("referer") or "").partition("?")[0]
-        values: dict[str, Any] = {n: getattr(last.result.request, n) for n in self.rail.settings if n != "teacher"}
-        own = {name: setting.default for name, setting in SETTINGS.items()}
-        with contextlib.suppress(RequestError):  # a stored example's model may not be offered here
-            defaults = self.runner.offer.outline(last.result.request.backbone).defaults()
-            own |= {name: defaults[name] for name in SHAPES}  # the model's own need not be said
-        said = {k: v for k, v in values.items() if SETTINGS[k].linked or v not in (None, own[k])}
-        return f"{page}?" + urlencode({name: said[name] for name in ("prompt", *said) if name in said})
+        return f"{page}?{query_of(self.runner, last.result.request)}"
+
+
+def query_of(runner: Runner, request: GenerateRequest) -> str:
+    """A request as the end of an address, which brings its settings back; the prompt first."""
+    values: dict[str, Any] = {setting.name: getattr(request, setting.name) for setting in offered()}
+    own = {name: setting.default for name, setting in SETTINGS.items()}
+    with contextlib.suppress(RequestError):  # a stored example's model may not be offered here
+        defaults = runner.offer.outline(request.backbone).defaults()
+        own |= {name: defaults[name] for name in SHAPES}  # the model's own need not be said
+    said = {k: v for k, v in values.items() if k != "teacher" and (SETTINGS[k].linked or v not in (None, own[k]))}
+    return urlencode({name: said[name] for name in ("prompt", *said) if name in said})

@@ -63,7 +63,8 @@ DIFFERS = "What differs is in bold."
 MAP = "How good and how fast"
 MAP_ABOUT = (
     "Each dot is a plan, steps/low-resolution steps, blue for the low-resolution share; click one to load its "
-    "settings. Thin lines join the switches of one number of steps; on the thick one lie the plans that none beats in both."
+    "settings. Thin lines join the switches of one number of steps; on the thick one lie the plans that none beats in "
+    "both."
 )
 
 ABOUT = """

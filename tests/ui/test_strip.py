@@ -284,3 +284,14 @@ def test_control_and_enter_generates(page: Page) -> None:
 
     page.get_by_label("What should it draw?").press("Control+Enter")
     expect(page.locator("#status")).to_contain_text(re.compile("Student|Teacher|Done"))
+
+
+def test_the_address_follows_the_controls_and_a_reload_keeps_them(drawn: Page) -> None:
+    drawn.locator(ROW).press("ArrowRight")
+    drawn.get_by_label("What should it draw?").fill("a star")
+    drawn.wait_for_function("location.search.includes('a+star') && location.search.includes('switch=3')")
+    drawn.reload()
+    drawn.locator(".cmp[data-mode]").wait_for()
+    expect(drawn.get_by_label("What should it draw?")).to_have_value("a star")
+    expect(drawn.locator(ROW)).to_have_attribute("aria-valuetext", "4 steps, 3 at low resolution")
+    expect(drawn.get_by_label("number input for Teacher steps")).to_have_value("6")

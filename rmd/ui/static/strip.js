@@ -1,7 +1,7 @@
 /* The strip. `value` is {counts, scales, most, cells, ratio, words, stale, stored}: steps at every size, smallest first,
    and each size's side over the result's; a cell per step {low, scale, logsnr, student, teacher}, estimates as addresses;
    stale: whether the stage shows a result of other settings; stored: {"4/2": {file, words}}, pictures of two sizes that
-   can stand on the stage at once. Reports `select` with {counts}, or {sizes} where another number of sizes is wanted, and
+   can stand on the stage at once; query: the settings as the end of the page's address. Reports `select` with {counts}, or {sizes} where another number of sizes is wanted, and
    shows what it points at in the compare view. */
 const root = element.querySelector(".strip");
 const row = root.querySelector(".strip-row");
@@ -162,6 +162,7 @@ function update() {
   // what is on its way when the next move is made is an answer to the one before
   if (!same(value.counts, counts) && Date.now() - asked < 1500) return void setTimeout(update, 1600);
   document.querySelector("#compare .cmp")?.toggleAttribute("data-stale", Boolean(value.stale));
+  if (value.query) history.replaceState(history.state, "", `?${value.query}`);
   counts = value.counts;
   place(value);
 }

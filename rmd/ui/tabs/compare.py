@@ -25,7 +25,7 @@ from rmd.ui.draw.results import results_html
 from rmd.ui.draw.schedule import schedule_svg
 from rmd.ui.events import AT_ONCE, NO_CHANGE, REFUSABLE, Given, Updates, run_and_stop, visitor_of
 from rmd.ui.rail import Rail
-from rmd.ui.share import Share
+from rmd.ui.share import Share, query_of
 from rmd.ui.strip import film_of, moved, strip, strip_value
 from rmd.ui.tabs.examples import Examples
 from rmd.ui.view import LiveView, complete, with_teacher_of
@@ -292,7 +292,11 @@ class Compare:
             plan, shown = self.runner.plan(checked), last is not None and self.is_shown(given, last)
             film = film_of(last) if shown and last is not None else None
             stale = last is not None and not shown
-            updates[self.steps] = strip_value(outline, plan, film, self.examples.others(last), stale)
+            value = strip_value(outline, plan, film, self.examples.others(last), stale)
+            opened = shown and last is not None and last.stored  # as the page opens, or an example was clicked
+            if values["prompt"] and not opened:
+                value["query"] = query_of(self.runner, checked)
+            updates[self.steps] = value
         return updates
 
     def schedule_of(self, settings: dict[str, Any]) -> str:
