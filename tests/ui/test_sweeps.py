@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, Download, Locator, Page, expect
 
 from rmd.engine.results import Done
 from rmd.request import GenerateRequest
+from rmd.study.sweep import HEADER
 from tests.browsing import expect_result, fill_number, photograph, press_generate, visit
 from tests.servers import Server, SlowSession, serving, wait_until
 
@@ -128,7 +129,7 @@ def test_the_noise_axes_have_rows_of_their_own(swept: Page) -> None:
 
 def test_the_sheet_and_the_figures_hold_every_cell(swept: Page) -> None:
     sheet = Image.open(saved(swept, "Contact sheet (PNG)").path())
-    assert sheet.size == (3 * 266 + 10, 4 * 310 + 10)
+    assert sheet.size == (3 * 266 + 10, 4 * 310 + 10 + HEADER)
     assert json.loads(sheet.info["rmd"])["role"] == "sweep"
     listing = saved(swept, "Timings (CSV)").path().read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO(listing)))
