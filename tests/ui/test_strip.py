@@ -294,4 +294,5 @@ def test_the_address_follows_the_controls_and_a_reload_keeps_them(drawn: Page) -
     drawn.locator(".cmp[data-mode]").wait_for()
     expect(drawn.get_by_label("What should it draw?")).to_have_value("a star")
     expect(drawn.locator(ROW)).to_have_attribute("aria-valuetext", "4 steps, 3 at low resolution")
+    drawn.get_by_role("button", name="Advanced").click()
     expect(drawn.get_by_label("number input for Teacher steps")).to_have_value("6")
