@@ -41,15 +41,19 @@ TWO = 2/0,2/1,2/2
 THREE = 3/0,3/1,3/2,3/3
 FOUR = 4/0,4/1,4/2,4/3,4/4
 SIX = 6/0,6/1,6/2,6/3,6/4,6/5,6/6
+TWO_FOUR = $(TWO),$(FOUR)
+FOUR_SIX = $(FOUR),$(SIX)
+TWO_FOUR_SIX = $(TWO_FOUR),$(SIX)
+TWO_THREE_FOUR = $(TWO),$(THREE),$(FOUR)
 examples: .venv/.installed
 	$(call EXAMPLE,1-fox,4,2,7,"a fox on a light blue background",emoji-sdxl)
 	$(call EXAMPLE,2-rocket,2,1,3,"a rocket on a black background",emoji-sdxl)
 	$(call EXAMPLE,3-strawberry,6,3,11,"a strawberry on a pink background",emoji-sdxl)
 	$(call EXAMPLE,4-penguin,3,2,5,"a penguin on a white background",emoji-sdxl)
-	$(call PLANS,1-fox,"$(TWO),$(FOUR),$(SIX)",7,"a fox on a light blue background")
-	$(call PLANS,2-rocket,"$(TWO),$(FOUR)",3,"a rocket on a black background")
-	$(call PLANS,3-strawberry,"$(FOUR),$(SIX)",11,"a strawberry on a pink background")
-	$(call PLANS,4-penguin,"$(TWO),$(THREE),$(FOUR)",5,"a penguin on a white background")
+	$(call PLANS,1-fox,$(TWO_FOUR_SIX),7,"a fox on a light blue background")
+	$(call PLANS,2-rocket,$(TWO_FOUR),3,"a rocket on a black background")
+	$(call PLANS,3-strawberry,$(FOUR_SIX),11,"a strawberry on a pink background")
+	$(call PLANS,4-penguin,$(TWO_THREE_FOUR),5,"a penguin on a white background")
 	rm -f assets/examples/*/plans/sweep.*
 	$(call EXAMPLE,5-hamburger,6,3,2,"a hamburger zooming out on a green background",emoji-wan)
 
