@@ -24,7 +24,7 @@ from rmd.engine.session import Session, dtype_name
 from rmd.request import GenerateRequest
 from rmd.study.evidence.features import Features
 from rmd.study.evidence.report import markdown, rows_of
-from rmd.study.evidence.rows import REAL, TEACHER, Row, method_rows, plan_rows, split, usual_rows
+from rmd.study.evidence.rows import AGAIN, REAL, ROUND_TRIP, TEACHER, Row, method_rows, plan_rows, split, usual_rows
 from rmd.study.evidence.study import Study
 from rmd.train.sheets import save_sheet
 
@@ -162,7 +162,7 @@ def measured(study: Study, rows: list[Row], world: World | None) -> dict[str, An
     if world:
         for name in figures:
             figures[name]["judge"] = study.scores(name, world.judge)
-    order = [name for name in (REAL, *study.stores) if name in figures]
+    order = [REAL, AGAIN, ROUND_TRIP, *(row.name for row in rows)]
     backbone = study.loaded(usual).teacher
     return {
         "backbone": study.outline.entry.id,
@@ -174,7 +174,7 @@ def measured(study: Study, rows: list[Row], world: World | None) -> dict[str, An
         "dtype": dtype_name(backbone),
         "date": datetime.date.today().isoformat(),
         "detail": round(study.detail(), 4),
-        "rows": {name: figures[name] for name in dict.fromkeys(order)},
+        "rows": {name: figures[name] for name in order if name in figures},
     }
 
 

@@ -9,6 +9,7 @@ import torch
 
 from rmd.backbones.outline import Outline
 from rmd.method.plan import CascadePlan, noise_to_signal, ratio, recommended_switch
+from rmd.study.evidence.advice import measured_switch
 from rmd.ui.draw.units import count, size
 
 WIDTH, HEIGHT = 440, 220
@@ -26,6 +27,7 @@ def schedule_svg(outline: Outline, plan: CascadePlan, low: tuple[int, ...]) -> s
     (see rmd.method.schedule), so with matched times the steps continue on one level when they jump to the upper curve.
     """
     spec, large, cell = outline.spec, plan.size, outline.grid.cell
+    best = best_switch(outline, plan.steps)
     lows = list(dict.fromkeys(stage.size for stage in plan.stages if stage.size != large)) or [low]
     losses = {size_: 2 * math.log(ratio(size_, large)) for size_ in (*lows, large)}
     grid = torch.linspace(1, LATEST, 60, dtype=torch.float64)
@@ -49,8 +51,8 @@ def schedule_svg(outline: Outline, plan: CascadePlan, low: tuple[int, ...]) -> s
     usual = spec.detail is not None and pixels(large) == size(spec.high) and [*map(pixels, lows)] == [size(spec.low)]
     parts = [axes(x, y, bottom, top), curve(0, "high", "")]
     parts += [curve(losses[one], "low", 'stroke-dasharray="5 3"') for one in lows]
-    if usual and spec.detail:
-        parts.append(limit(outline, plan.steps, spec.detail, x, y))
+    if usual and spec.detail and best is not None:
+        parts.append(limit(outline, plan.steps, best, spec.detail, x, y))
     parts += markers(outline, plan, losses, x, y)
     words = describe(plan)
     return (
@@ -62,9 +64,23 @@ def schedule_svg(outline: Outline, plan: CascadePlan, low: tuple[int, ...]) -> s
     )
 
 
-def limit(outline: Outline, steps: int, detail: float, x: Callable[[float], float], y: Callable[[float], float]) -> str:
+def best_switch(outline: Outline, steps: int) -> int | None:
+    """The recommended switch: the measured one where there are measurements, else by the lost detail; None: unknown."""
+    if found := measured_switch(outline, steps):
+        return found.switch
+    detail = outline.spec.detail
+    return recommended_switch(outline.schedule, steps, detail) if detail else None
+
+
+def limit(
+    outline: Outline,
+    steps: int,
+    best: int,
+    detail: float,
+    x: Callable[[float], float],
+    y: Callable[[float], float],
+) -> str:
     """The logSNR above which a switch comes too late, and the recommended place for the first step at full size."""
-    best = recommended_switch(outline.schedule, steps, detail)
     t, level = 1 - best / steps, y(-math.log(detail))
     px, py = x(t), y(float(outline.schedule.logsnr(t)))
     ring = 'fill="none" stroke="var(--ink)" stroke-width="2" stroke-dasharray="3 2"'
@@ -78,16 +94,17 @@ def limit(outline: Outline, steps: int, detail: float, x: Callable[[float], floa
 
 def advice(outline: Outline, plan: CascadePlan) -> str:
     """The recommended switch for the plan's number of steps, why, and a button to take it."""
-    detail, steps = outline.spec.detail, plan.steps
-    if not detail:
+    detail, steps, best = outline.spec.detail, plan.steps, best_switch(outline, plan.steps)
+    if not detail or best is None:
         return ""
 
     def noise(switch: int) -> str:
         return f"{noise_to_signal(outline.schedule, 1 - switch / steps):.2g}"
 
-    best = recommended_switch(outline.schedule, steps, detail)
     held = f"the detail a small picture cannot hold ({detail:.2g}, measured on this model's teacher)"
-    if best:
+    if found := measured_switch(outline, steps):
+        why = found.words
+    elif best:
         later = "at the very end" if best + 1 >= steps else f"one step later ({noise(best + 1)})"
         why = f"At that point the noise ({noise(best)}) still covers {held}; {later} it would not."
     elif steps == 1:

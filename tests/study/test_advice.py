@@ -1,0 +1,66 @@
+"""The measured switch: the most low steps within the nearest plan's interval, for the weights that were measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmd.backbones import catalog
+from rmd.backbones.outline import Outline, read_outline
+from rmd.study.evidence.advice import measured_switch
+from rmd.study.evidence.samples import weights_digest
+
+PLAN = {"reinjection": "band", "eta": 1.0, "mapping": "logsnr", "upsampler": "bilinear"}
+
+
+@pytest.fixture
+def outline(tiny_sdxl: Path, tiny_student: Path, tmp_path: Path) -> Outline:
+    folder = shutil.copytree(tiny_sdxl, tmp_path / "tiny")
+    shutil.copytree(tiny_student, folder / "student")
+    return read_outline(catalog.find(str(folder)))
+
+
+def report(outline: Outline, values: dict[int, float], **changes: Any) -> dict[str, Any]:
+    made = {**PLAN, "steps": 4, "weights": weights_digest(outline.entry.student), **changes}
+    rows = {
+        f"student, {switch}": {
+            "made_by": {**made, "switch": switch},
+            "fd_teacher": {"value": value, "low": value - 4, "high": value + 4},
+        }
+        for switch, value in values.items()
+    }
+    return {"reference": "student, 2", "count": 400, "rows": rows}
+
+
+def advice(outline: Outline, found: dict[str, Any], place: Path, steps: int = 4) -> Any:
+    place.mkdir()
+    (place / f"{Path(outline.entry.id).name}.json").write_text(json.dumps(found))
+    return measured_switch(outline, steps, place)
+
+
+def test_the_most_low_steps_that_are_as_near(outline: Outline, tmp_path: Path) -> None:
+    found = advice(outline, report(outline, {0: 43, 1: 45, 2: 44, 3: 54}), tmp_path / "a")
+    assert found.switch == 2
+    assert "FD 44" in found.words
+    assert "(43 ± 4); with 3 it is 54" in found.words
+
+
+def test_other_steps_other_weights_and_other_noise_are_no_measurement(outline: Outline, tmp_path: Path) -> None:
+    values = {1: 45.0, 2: 44.0, 3: 46.0}
+    assert advice(outline, report(outline, values), tmp_path / "a", steps=6) is None
+    assert advice(outline, report(outline, values, weights="other"), tmp_path / "b") is None
+    mixed = report(outline, values)
+    mixed["rows"]["student, 3"]["made_by"]["reinjection"] = "mix"
+    assert advice(outline, mixed, tmp_path / "c").switch == 2
+    assert measured_switch(outline, 4, tmp_path / "nowhere") is None
+
+
+def test_the_bundled_default_is_the_measured_best() -> None:
+    shipped = read_outline(catalog.find("emoji-sdxl"))
+    found = measured_switch(shipped, 4)
+    assert found is not None
+    assert (shipped.card.default_steps, shipped.card.default_switch) == (4, found.switch)  # type: ignore[union-attr]
