@@ -65,7 +65,7 @@ def test_the_whole_way_by_keyboard(browser: Browser, server: Server, session: Sl
     keys.press("Tab")
     expect(page.locator("#stop")).to_be_focused()
     keys.press("Space")
-    expect(page.locator("#status")).to_contain_text("Stopped.")
+    expect(page.locator("#status")).to_contain_text("Stopped")
     session.pause = 0
     expect(page.locator("#generate")).to_be_enabled()
     keys.press("Shift+Tab")
