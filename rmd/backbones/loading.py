@@ -90,7 +90,7 @@ def opening(
     absent = {part: None for part, source in index.items() if source == [None, None]}
     extra = {"add_watermarker": False} if name == "StableDiffusionXLPipeline" else {}
     dtypes = dtypes_for(name, device, dtype)
-    check_memory(folder, dtypes, device)
+    check_memory(folder, dtypes)
     try:
         networks = yield from reading(folder, dtypes)
         pipe = getattr(diffusers, name).from_pretrained(

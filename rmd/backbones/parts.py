@@ -78,7 +78,7 @@ def reading(folder: Path, dtypes: dict[str, torch.dtype]) -> Generator[Part, Non
     return found
 
 
-def check_memory(folder: Path, dtypes: dict[str, torch.dtype], device: torch.device) -> None:
+def check_memory(folder: Path, dtypes: dict[str, torch.dtype]) -> None:
     """Raise RequestError for weights that have no room in the machine's memory, before any is read.
 
     An accelerator's weights come through it too; what they then need there is placed as it fits (`placement`).

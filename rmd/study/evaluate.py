@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,9 @@ def run(args: argparse.Namespace) -> None:
     world = World(outline, args.data) if outline.spec.known_words else None
     seeds = whole("seeds", args.seeds, *SEEDS)
     prompts = prompts_of(args, world, seeds)
+    if world and (strange := world.strange(prompts)):
+        print(f"Note: not judged, for {strange}", file=sys.stderr)
+        world = None
     ensure_writable(args.out)
     session = Session(previews=False)
     device = session.pool.device.type
@@ -103,20 +107,30 @@ class World:
         from rmd.worlds import emoji_judge as pictures
 
         self.judge: Any
+        self.parse: Callable[[str], Any]
         if outline.spec.frames > 1:
-            self.judge = motion.ClipTemplates(data)
+            self.judge, self.parse = motion.ClipTemplates(data), motion.parse_prompt
             self.metric: dict[str, Any] = {
                 "object, motion": "nearest of the known objects in the known motions, frame by frame at 32×32 px",
                 "detail_error": "root mean square difference to the right clip at 64×64 px",
                 "on_real": motion.on_real(self.judge),
             }
         else:
-            self.judge = pictures.Judge()
+            self.judge, self.parse = pictures.Judge(), pictures.parse_prompt
             self.metric = {
                 "object, background, words": "read off by the world's own network (rmd/worlds/emoji_judge.py)",
                 "detail_error": "root mean square difference to the right object at 128×128 px, best aligned",
                 "on_real": pictures.on_real(self.judge),
             }
+
+    def strange(self, prompts: list[str]) -> str:
+        """Why the judge cannot read one of the prompts; empty where it can read them all."""
+        try:
+            for prompt in prompts:
+                self.parse(prompt)
+        except RequestError as error:
+            return str(error)
+        return ""
 
     def draw(self, prompt: str, count: int, generator: torch.Generator) -> torch.Tensor:
         from rmd.worlds.alike import pictures

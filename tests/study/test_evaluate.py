@@ -195,3 +195,13 @@ def test_methods_cover_both_weights(tiny_sdxl: Path, tiny_student: Path) -> None
     rows = method_rows(read_outline(catalog.find(str(tiny_sdxl)), str(tiny_student)), str(tiny_student))
     assert len({row.slug for row in rows}) == len(rows)
     assert sum(row.name.startswith("student") for row in rows) == 8
+
+
+def test_prompts_the_judge_cannot_read_are_measured_without_it(
+    tiny_sdxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "prompts.txt").write_text("a fox\na lighthouse at dawn")
+    ask = ["evaluate", "--backbone", str(tiny_sdxl), "--plans", "none", "--out", str(tmp_path / "out")]
+    assert main([*ask, "--prompts", str(tmp_path / "prompts.txt")]) == 0
+    assert "Note: not judged, for 'a lighthouse at dawn' is not of the form" in capsys.readouterr().err
+    assert "judge" not in json.loads((tmp_path / "out" / "evidence.json").read_text())["rows"]["teacher"]

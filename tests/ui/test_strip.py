@@ -296,3 +296,18 @@ def test_the_address_follows_the_controls_and_a_reload_keeps_them(drawn: Page) -
     expect(drawn.locator(ROW)).to_have_attribute("aria-valuetext", "4 steps, 3 at low resolution")
     drawn.get_by_role("button", name="Advanced").click()
     expect(drawn.get_by_label("number input for Teacher steps")).to_have_value("6")
+
+
+def test_stop_keeps_all_that_one_run_finished(page: Page) -> None:
+    """The first of several results, complete, and the second one's student."""
+    page.get_by_role("button", name="Advanced").click()
+    fill_number(page, "How many", 3)
+    fill_number(page, "Teacher steps", 60)
+    press_generate(page)
+    expect(page.locator("#speed")).to_contain_text("Measured here on")  # the first is done
+    expect(page.locator("#status")).to_contain_text("Teacher: step")
+    page.get_by_role("button", name="Stop", exact=True).first.click()
+    expect(page.locator("#status")).to_contain_text("the student was finished and stays")
+    expect(page.locator(".results button")).to_have_count(2)
+    page.get_by_role("tab", name="History").click()
+    expect(page.locator(".history article")).to_have_count(2)

@@ -35,7 +35,7 @@ def measured_switch(outline: Outline, steps: int, folder: Path = FOLDER) -> Meas
         return None
     rows: dict[str, Any] = report["rows"]
     usual = rows.get(str(report["reference"]), {}).get("made_by")
-    if usual is None or usual["weights"] != digest_of(outline.entry.student):
+    if usual is None or usual["weights"] != weights_digest(outline.entry.student):
         return None
     found = {
         made["switch"]: row["fd_teacher"]
@@ -63,8 +63,3 @@ def report_of(path: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-@lru_cache(maxsize=16)
-def digest_of(folder: Path) -> str:
-    return weights_digest(folder)

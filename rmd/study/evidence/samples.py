@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
+@lru_cache(maxsize=64)
 def weights_digest(folder: Path) -> str:
     """Twelve hexadecimal digits of all safetensors files of a folder (or of one file), by their contents."""
     found = hashlib.sha256()

@@ -202,8 +202,8 @@ class Study:
                     figures["precision"], figures["recall"] = (
                         Estimate(value) for value in measures.precision_recall(b, a)
                     )
-            spread = measures.spread(known[base], self.seeds)
             if self.seeds > 1:
+                spread = measures.spread(known[base], self.seeds)
                 own = measures.spread(known[name], self.seeds)
                 figures["diversity"] = of_means(own, rounds).over(of_means(spread, rounds))
                 if name in self.sampled_rows and name != base:

@@ -162,7 +162,7 @@ function update() {
   // what is on its way when the next move is made is an answer to the one before
   if (!same(value.counts, counts) && Date.now() - asked < 1500) return void setTimeout(update, 1600);
   document.querySelector("#compare .cmp")?.toggleAttribute("data-stale", Boolean(value.stale));
-  if (value.query) history.replaceState(history.state, "", `?${value.query}`);
+  if (value.query !== undefined) history.replaceState(history.state, "", location.pathname + (value.query && `?${value.query}`));
   counts = value.counts;
   place(value);
 }

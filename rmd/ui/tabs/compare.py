@@ -39,8 +39,9 @@ class Compare:
 
     def __init__(self, runner: Runner, rail: Rail, examples: Examples, tabs: gr.Tabs):
         self.runner, self.rail, self.examples, self.tabs = runner, rail, examples, tabs
-        self._halves: dict[str, tuple[Done, Film] | None] = {}
-        """Finished students whose teachers still run, by visitor; None once such a one was kept."""
+        self._halves: dict[str, tuple[Done, Film, list[Saved]] | None] = {}
+        """Finished students whose teachers still run, by visitor, with their films and what the run finished before;
+        None once such a one was kept."""
         first = examples.all[0] if examples.all else None
         self.last = gr.State(first)
         with gr.Row(elem_id="duo"):
@@ -173,7 +174,7 @@ class Compare:
             for event in self.runner.run(checked, visitor, cached=cached):
                 film.take(event)
                 if isinstance(event, Decoded) and event.alone:
-                    self._halves[visitor] = event.alone, film
+                    self._halves[visitor] = event.alone, film, finished
                 if isinstance(event, Done):
                     self._halves.pop(visitor, None)
                     finished.append(self.runner.save(event, film))
@@ -228,7 +229,9 @@ class Compare:
         if half is None:
             return {}
         self._halves[visitor] = None
-        return {**self.show(self.runner.save(*half)), **self.say(text.STOPPED_HALF)}
+        done, film, finished = half
+        saved = self.runner.save(done, film)
+        return {**self.show(saved, [*finished, saved]), **self.say(text.STOPPED_HALF)}
 
     def leave(self, request: gr.Request) -> None:
         """The browser's tab was closed: nobody waits for the result any more."""
@@ -293,9 +296,11 @@ class Compare:
             film = film_of(last) if shown and last is not None else None
             stale = last is not None and not shown
             value = strip_value(outline, plan, film, self.examples.others(last), stale)
-            opened = shown and last is not None and last.stored  # as the page opens, or an example was clicked
-            if values["prompt"] and not opened:
-                value["query"] = query_of(self.runner, checked)
+            opened = (
+                last is not None and shown and last.files == self.examples.first_files
+            )  # what a plain address opens
+            if values["prompt"]:
+                value["query"] = "" if opened else query_of(self.runner, checked)
             updates[self.steps] = value
         return updates
 

@@ -54,6 +54,11 @@ class Examples:
         self.offer, self.all = offer, stored_results
         self._others = {one.files["teacher"]: plans_of(one) for one in stored_results if "teacher" in one.files}
 
+    @property
+    def first_files(self) -> dict[str, Path] | None:
+        """The files of what the page opens with."""
+        return self.all[0].files if self.all else None
+
     def others(self, saved: Saved | None) -> Others:
         """What is stored beside a result, by steps and switch; nothing where it was made here."""
         if saved is None or not saved.stored or "teacher" not in saved.files:
