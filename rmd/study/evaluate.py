@@ -24,6 +24,7 @@ from rmd.disk import ensure_writable, write_whole
 from rmd.engine.session import Session, dtype_name
 from rmd.request import GenerateRequest
 from rmd.study.evidence.features import Features
+from rmd.study.evidence.measures import NEIGHBOURS
 from rmd.study.evidence.report import markdown, rows_of
 from rmd.study.evidence.rows import AGAIN, REAL, ROUND_TRIP, TEACHER, Row, method_rows, plan_rows, split, usual_rows
 from rmd.study.evidence.study import Study
@@ -108,20 +109,26 @@ class World:
 
         self.judge: Any
         self.parse: Callable[[str], Any]
+        self.on_real: Callable[[Any], dict[str, float]]
+        self.metric: dict[str, str]
         if outline.spec.frames > 1:
             self.judge, self.parse = motion.ClipTemplates(data), motion.parse_prompt
-            self.metric: dict[str, Any] = {
-                "object, motion": "nearest of the known objects in the known motions, frame by frame at 32×32 px",
-                "detail_error": "root mean square difference to the right clip at 64×64 px",
-                "on_real": motion.on_real(self.judge),
-            }
+            self.on_real, self.metric = (
+                motion.on_real,
+                {
+                    "object, motion": "nearest of the known objects in the known motions, frame by frame at 32×32 px",
+                    "detail_error": "root mean square difference to the right clip at 64×64 px",
+                },
+            )
         else:
             self.judge, self.parse = pictures.Judge(), pictures.parse_prompt
-            self.metric = {
-                "object, background, words": "read off by the world's own network (rmd/worlds/emoji_judge.py)",
-                "detail_error": "root mean square difference to the right object at 128×128 px, best aligned",
-                "on_real": pictures.on_real(self.judge),
-            }
+            self.on_real, self.metric = (
+                pictures.on_real,
+                {
+                    "object, background, words": "read off by the world's own network (rmd/worlds/emoji_judge.py)",
+                    "detail_error": "root mean square difference to the right object at 128×128 px, best aligned",
+                },
+            )
 
     def strange(self, prompts: list[str]) -> str:
         """Why the judge cannot read one of the prompts; empty where it can read them all."""
@@ -166,6 +173,8 @@ def measured(study: Study, rows: list[Row], world: World | None) -> dict[str, An
     reference = next((r.name for r in rows if is_default(r, usual) and r.changes.get("student") != "none"), None)
     figures: dict[str, dict[str, Any]] = {name: {} for name in study.stores}
     try:
+        if study.count <= NEIGHBOURS:
+            raise RequestError(f"Distances need more than {NEIGHBOURS} pictures a row, not {study.count}.")
         network = Features(study.session.pool.device)
     except RequestError as error:
         print(f"Note: {error}", file=sys.stderr)
@@ -216,7 +225,7 @@ def quality_of(study: Study, report: dict[str, Any], world: World) -> dict[str, 
         "teacher": {"steps": teacher["teacher_steps"], "guidance": teacher["guidance"], **figures(TEACHER)},
         "cascade_not_distilled": {**plan_of(dict(rows)[free]), **figures(free)},
         "student": [{**plan_of(made), **figures(name)} for name, made in plain],
-        "metric": world.metric,
+        "metric": {**world.metric, "on_real": world.on_real(world.judge)},
     }
 
 

@@ -203,5 +203,7 @@ def test_prompts_the_judge_cannot_read_are_measured_without_it(
     (tmp_path / "prompts.txt").write_text("a fox\na lighthouse at dawn")
     ask = ["evaluate", "--backbone", str(tiny_sdxl), "--plans", "none", "--out", str(tmp_path / "out")]
     assert main([*ask, "--prompts", str(tmp_path / "prompts.txt")]) == 0
-    assert "Note: not judged, for 'a lighthouse at dawn' is not of the form" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Note: not judged, for 'a lighthouse at dawn' is not of the form" in said
+    assert "Note: Distances need more than 3 pictures a row, not 2." in said
     assert "judge" not in json.loads((tmp_path / "out" / "evidence.json").read_text())["rows"]["teacher"]
