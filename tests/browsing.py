@@ -38,8 +38,9 @@ def press_generate(page: Page) -> None:
 
 
 def expect_result(page: Page) -> None:
-    """The new result, not a stored one that was there before."""
+    """The new result, not a stored one that was there before; the run is over, so that Generate begins the next."""
     expect(page.locator("#status")).to_contain_text("Done, seed")
+    expect(page.get_by_role("button", name="Stop", exact=True).first).to_be_disabled()
     expect(page.locator("#speed .big")).to_have_text(re.compile(r"^\d+(\.\d+)?×$"))
     expect(page.locator("#speed")).to_contain_text("Measured here on")
 

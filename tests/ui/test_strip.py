@@ -27,6 +27,8 @@ from tests.browsing import expect_result, fill_number, photograph, press_generat
 
 ROW = "#strip .strip-row"
 NOT_RUN = "Not run yet: press Generate."
+LARGE = "128x128"
+"""A teacher of this size runs for seconds: long enough to be seen and stopped."""
 WRONG = ([8, 1], [0, 0], ["4", 1], [1, 1, 1], 3)
 
 
@@ -195,7 +197,7 @@ def test_a_stored_switch_stands_on_the_stage_at_once(offer: Offer, stored: Examp
     assert set(value["stored"]) == {"4/1", "4/2", "4/3"}
     assert all(cell["student"] and cell["teacher"] for cell in value["cells"])
     given = {c: c.value for c in compare.rail.settings.values()} | {compare.last: first}
-    assert compare.is_shown(given, first), "the page opens with what its stage shows"
+    assert compare.follow.is_shown(compare.rail.values(given), first), "the page opens with what its stage shows"
     moved = compare.strip_taken(given, event(counts=[3, 1]))
     saved = moved[compare.last]
     assert saved.result.plan.switch == 3
@@ -269,6 +271,8 @@ def test_stop_keeps_a_finished_student(page: Page) -> None:
     save = page.get_by_role("button", name="Save the student's result")
     expect(save).to_be_enabled()
     fill_number(page, "Teacher steps", 100)
+    page.get_by_label("Size", exact=True).fill(LARGE)
+    page.get_by_label("Size", exact=True).press("Enter")
     press_generate(page)
     expect(page.locator("#status")).to_contain_text("Teacher: step")
     expect(save).to_be_disabled()
@@ -303,6 +307,8 @@ def test_stop_keeps_all_that_one_run_finished(page: Page) -> None:
     page.get_by_role("button", name="Advanced").click()
     fill_number(page, "How many", 3)
     fill_number(page, "Teacher steps", 60)
+    page.get_by_label("Size", exact=True).fill(LARGE)
+    page.get_by_label("Size", exact=True).press("Enter")
     press_generate(page)
     expect(page.locator("#speed")).to_contain_text("Measured here on")  # the first is done
     expect(page.locator("#status")).to_contain_text("Teacher: step")

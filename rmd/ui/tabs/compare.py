@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from rmd.checks import Cancelled, RequestError, size_of
+from rmd.checks import Cancelled, RequestError
 from rmd.engine.events import Decoded, Progress
 from rmd.engine.film import Film
 from rmd.engine.results import ROLES, Done
@@ -22,16 +22,13 @@ from rmd.serve.runner import Runner, Saved
 from rmd.ui import parts, text
 from rmd.ui.draw import verdict
 from rmd.ui.draw.results import results_html
-from rmd.ui.draw.schedule import schedule_svg
 from rmd.ui.events import AT_ONCE, NO_CHANGE, REFUSABLE, Given, Updates, run_and_stop, visitor_of
+from rmd.ui.follow import NOT_SHOWN, Follow
 from rmd.ui.rail import Rail
-from rmd.ui.share import Share, query_of
-from rmd.ui.strip import film_of, moved, strip, strip_value
+from rmd.ui.share import Share
+from rmd.ui.strip import moved, strip, strip_value
 from rmd.ui.tabs.examples import Examples
 from rmd.ui.view import LiveView, complete, with_teacher_of
-
-NOT_SHOWN = ("count", "teacher")
-"""Settings that say how much is made, not what."""
 
 
 class Compare:
@@ -39,6 +36,7 @@ class Compare:
 
     def __init__(self, runner: Runner, rail: Rail, examples: Examples, tabs: gr.Tabs):
         self.runner, self.rail, self.examples, self.tabs = runner, rail, examples, tabs
+        self.follow = Follow(runner, examples)
         self._halves: dict[str, tuple[Done, Film, list[Saved]] | None] = {}
         """Finished students whose teachers still run, by visitor, with their films and what the run finished before;
         None once such a one was kept."""
@@ -47,7 +45,7 @@ class Compare:
         with gr.Row(elem_id="duo"):
             with gr.Column(elem_id="pictures"):
                 self.pictures = parts.compare(complete(first) if first else None)
-                self.steps = strip(self.strip_of(first) if first else None)
+                self.steps = strip(self.follow.strip_of(first) if first else None)
             with gr.Column(elem_id="verdict"):
                 self.speed = parts.block(verdict.speed(first), "speed")
                 self.again = gr.Button(text.MEASURE_AGAIN, size="sm", elem_id="again", interactive=first is not None)
@@ -57,7 +55,7 @@ class Compare:
         self.row = parts.buttons("", "results")
         self.strip = examples.place()
         with gr.Row(elem_id="figures"):
-            self.schedule = parts.buttons(self.schedule_of(rail.shown_at_first()), "schedule")
+            self.schedule = parts.buttons(self.follow.schedule(rail.shown_at_first()), "schedule")
             self.bars = parts.block(verdict.bars(first), "bars")
         with gr.Accordion("All timings", open=False):
             self.table = parts.block(verdict.table(first), "table")
@@ -79,14 +77,8 @@ class Compare:
         figures |= {self.speed: verdict.speed(saved), self.bars: verdict.bars(saved), self.table: verdict.table(saved)}
         beside: Updates = {self.results: among, self.row: results_html(among, saved)}
         with contextlib.suppress(RequestError):  # of a model that is not offered any more
-            beside[self.steps] = self.strip_of(saved)
+            beside[self.steps] = self.follow.strip_of(saved)
         return {self.pictures: complete(saved), **figures, **files, self.last: saved, **beside}
-
-    def strip_of(self, saved: Saved) -> dict[str, Any]:
-        """The strip of a result that is on the stage."""
-        request = saved.result.request
-        outline = self.runner.offer.outline(request.backbone, request.student)
-        return strip_value(outline, saved.result.plan, film_of(saved), self.examples.others(saved))
 
     def in_front(self) -> Updates:
         """This tab before the others."""
@@ -97,7 +89,8 @@ class Compare:
         c, rail = self.rail.settings, self.rail
         self.schedule.select(self.switch_taken, None, c["switch"], **AT_ONCE)
         gr.on(
-            [c[name].change for name in c if name not in NOT_SHOWN],
+            # a result as well: in live mode it may arrive before the answer to the move that asked for it
+            [self.last.change, *(c[name].change for name in c if name not in NOT_SHOWN)],
             in_words(self.settings_moved),
             {*rail.inputs, self.last},
             [self.schedule, self.steps],
@@ -265,56 +258,21 @@ class Compare:
 
     def strip_taken(self, given: Given, event: gr.EventData) -> Updates:
         """Other steps, another switch or number of sizes: the controls follow, and the stage where that is stored."""
-        c, last = self.rail.settings, given[self.last]
+        c, last, settings = self.rail.settings, given[self.last], self.rail.values(given)
         try:
-            values = moved(self.runner, self.rail.values(given), event._data)
+            values = moved(self.runner, settings, event._data)
         except (RequestError, LookupError, TypeError, ValueError):  # of settings that no plan can be made of
             return NO_CHANGE
         controls: Updates = {c[name]: value for name, value in values.items()}
         saved = None if values["plan"] else self.examples.others(last).get((values["steps"], values["switch"]))
-        if saved is None or last is None or not self.is_shown(given, last, ("steps", "switch", "plan")):
+        if saved is None or last is None or not self.follow.is_shown(settings, last, ("steps", "switch", "plan")):
             return controls
         return {**controls, **self.show(saved), **self.say(self.examples.label(saved))}
 
-    def is_shown(self, given: Given, saved: Saved, but: tuple[str, ...] = ()) -> bool:
-        """Whether the controls hold what a result was made with, except for some of them."""
-        values = self.rail.values(given)
-        if values["switch"] is not None and values["steps"] is not None:
-            values["switch"] = min(values["switch"], values["steps"])
-        asked, made = asdict(self.runner.request(values)), asdict(saved.result.request)
-        return all(asked[name] == made[name] for name in asked if name not in (*NOT_SHOWN, *but))
-
     def settings_moved(self, given: Given) -> Updates:
         """The schedule and the strip follow the controls."""
-        values, last = self.rail.values(given), given[self.last]
-        updates: Updates = {self.schedule: self.schedule_of(values)}
-        with contextlib.suppress(RequestError, TypeError):
-            values["switch"] = min(values["switch"], values["steps"])
-            checked = self.runner.request({**values, "prompt": values["prompt"] or "any"})
-            outline = self.runner.offer.outline(checked.backbone, checked.student)
-            plan, shown = self.runner.plan(checked), last is not None and self.is_shown(given, last)
-            film = film_of(last) if shown and last is not None else None
-            stale = last is not None and not shown
-            value = strip_value(outline, plan, film, self.examples.others(last), stale)
-            opened = (
-                last is not None and shown and last.files == self.examples.first_files
-            )  # what a plain address opens
-            if values["prompt"]:
-                value["query"] = "" if opened else query_of(self.runner, checked)
-            updates[self.steps] = value
+        values = self.rail.values(given)
+        updates: Updates = {self.schedule: self.follow.schedule(values)}
+        with contextlib.suppress(RequestError):
+            updates[self.steps] = self.follow.strip(values, given[self.last])
         return updates
-
-    def schedule_of(self, settings: dict[str, Any]) -> str:
-        """The schedule picture of the settings as they are, or the reason why there is none; needs no model."""
-        try:
-            settings = {**settings, "prompt": "any", "seed": 0}
-            settings["switch"] = min(settings["switch"], settings["steps"])
-            checked = self.runner.request(settings)
-            outline = self.runner.offer.outline(checked.backbone, checked.student)
-            low = outline.latent_size(size_of(str(checked.low)), checked.frames)
-            picture = schedule_svg(outline, self.runner.plan(checked), low)
-            if off := outline.off_training(checked):
-                picture += f'<p class="note warn">{parts.escape(off)}</p>'
-        except (RequestError, TypeError) as error:
-            picture = f'<p class="note warn">{parts.escape(str(error))}</p>'
-        return parts.figure(text.SCHEDULE, picture)
