@@ -58,9 +58,14 @@ def photograph(page: Page, name: str) -> None:
 
 
 def fill_number(page: Page, label: str, value: int) -> None:
+    """Type a number; once more where a slider that is just being mounted (no hand is that fast) put its old one back."""
     box = page.get_by_label(f"number input for {label}", exact=True)
-    box.fill(str(value))
-    box.blur()
+    for _ in range(2):
+        box.fill(str(value))
+        box.blur()
+        page.wait_for_timeout(30)
+        if box.input_value() == str(value):
+            break
 
 
 def tab_to(page: Page, matches: str, limit: int = 60) -> None:

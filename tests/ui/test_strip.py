@@ -305,7 +305,7 @@ def test_the_address_follows_the_controls_and_a_reload_keeps_them(drawn: Page) -
 def test_stop_keeps_all_that_one_run_finished(page: Page) -> None:
     """The first of several results, complete, and the second one's student."""
     page.get_by_role("button", name="Advanced").click()
-    fill_number(page, "How many", 6)
+    fill_number(page, "How many", 3)
     fill_number(page, "Teacher steps", 100)
     page.get_by_label("Size", exact=True).fill(LARGE)
     page.get_by_label("Size", exact=True).press("Enter")
