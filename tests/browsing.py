@@ -58,7 +58,7 @@ def photograph(page: Page, name: str) -> None:
 
 
 def fill_number(page: Page, label: str, value: int) -> None:
-    """Type a number; once more where a slider that is just being mounted (no hand is that fast) put its old one back."""
+    """Type a number; once more where a slider that is just being mounted put its old one back (no hand is so fast)."""
     box = page.get_by_label(f"number input for {label}", exact=True)
     for _ in range(2):
         box.fill(str(value))

@@ -163,17 +163,17 @@ class PipelineBackbone:
 
     def pixels(self, latents: Tensor, decoder: nn.Module | None = None) -> Tensor:
         vae: Any = decoder or self.pipe.vae
-        scaled = self.unscaled(latents, vae.config).to(vae.dtype)
+        scaled = self.unscaled(latents, vae).to(vae.dtype)
         if self.channels_last:
             scaled = scaled.to(memory_format=torch.channels_last)
         return vae.decode(scaled, return_dict=False)[0].float().clamp(-1, 1)
 
-    def unscaled(self, latents: Tensor, config: Config) -> Tensor:
-        """Latents as the autoencoder of this configuration takes them, by its scaling and shift factors.
+    def unscaled(self, latents: Tensor, vae: Any) -> Tensor:
+        """Latents as this autoencoder takes them, by its scaling and shift factors.
 
         An AutoencoderTiny has 1 and 0: it was trained on the latents that the network sees.
         """
-        return latents / config["scaling_factor"] + (config.get("shift_factor") or 0)
+        return latents / vae.config["scaling_factor"] + (vae.config.get("shift_factor") or 0)
 
     def decode(self, latents: Tensor, decoder: nn.Module | None = None) -> list[tuple[Image.Image, ...]]:
         pixels = self.pixels(latents, decoder)
@@ -199,40 +199,53 @@ class PipelineBackbone:
         guidance: float,
         on_step: OnTeacherStep,
     ) -> Tensor:
-        scheduler = self.pipe.scheduler
-        step, asked = scheduler.step, []
+        scheduler, cells = self.pipe.scheduler, tuple(noise.shape[2:])
+        step, seen = scheduler.step, []
 
         @functools.wraps(step)  # the pipeline looks at its parameters
         def noted(output: Tensor, timestep: Any, sample: Tensor, *arguments: Any, **named: Any) -> Any:
-            asked[:] = output, sample
-            return step(output, timestep, sample, *arguments, **named)
+            stepped = step(output, timestep, sample, *arguments, **named)
+            seen[:] = output, sample, stepped[0]
+            return stepped
 
         def after(pipe: Any, index: int, timestep: Tensor, values: dict[str, Any]) -> dict[str, Any]:
-            output, sample = asked
-            x, t = self.standing(sample.float(), scheduler.sigmas[index].double().cpu())
-            on_step(index, self.schedule.split(x, output.float(), t, self.prediction)[0], t)
+            output, sample = (self.unpacked(one, cells).float() for one in seen[:2])
+            x, t = self.standing(sample, scheduler.sigmas[index].double().cpu())
+            on_step(index, self.schedule.split(x, output, t, self.prediction)[0], t)
             return {}
 
         size = {"height": noise.shape[-2] * self.grid.cell, "width": noise.shape[-1] * self.grid.cell}
         if noise.ndim == 5:
-            size["num_frames"] = self.grid.frames(tuple(noise.shape[2:]))
+            size["num_frames"] = self.grid.frames(cells)
         scheduler.step = noted
         try:
-            out = self.pipe(
+            self.pipe(
                 **self.prompt_arguments(positive, negative),
                 **size,
-                latents=noise.to(self.dtype if noise.ndim == 4 else torch.float32),
+                latents=self.packed(noise),
                 num_inference_steps=steps,
-                guidance_scale=guidance,
+                guidance_scale=self.pipeline_guidance(guidance),
                 output_type="latent",
                 return_dict=False,
                 callback_on_step_end=after,
             )
         finally:
             del scheduler.step
-        return out[0].float()
+        return self.unpacked(seen[2], cells).float()  # what its last step made: "latent" output is not that everywhere
 
-    def prompt_arguments(self, positive: Conditioning, negative: Conditioning) -> dict[str, Tensor]:
+    def packed(self, noise: Tensor) -> Tensor:
+        """White noise (B, C, *S) as the pipeline's call takes it."""
+        return noise.to(self.dtype)
+
+    def unpacked(self, latents: Tensor, size: tuple[int, ...]) -> Tensor:
+        """What the pipeline's scheduler works on, as latents (B, C, *size)."""
+        return latents
+
+    def pipeline_guidance(self, guidance: float) -> float:
+        """The scale w of uncond + w·(cond − uncond) as the pipeline counts it."""
+        return guidance
+
+    def prompt_arguments(self, positive: Conditioning, negative: Conditioning) -> dict[str, Any]:
         """Conditioning by the names of the pipeline's call."""
         named = {"prompt_embeds": positive["embeds"], "negative_prompt_embeds": negative["embeds"]}
         if "pooled" in positive:
@@ -260,7 +273,8 @@ class FlowBackbone(PipelineBackbone):
         if spec.shift is not None:  # the teacher's shift follows the size as well
             old: Any = pipe.scheduler
             name = "flow_shift" if "flow_shift" in old.config else "shift"
-            pipe.scheduler = type(old).from_config(old.config, **{name: spec.shift})
+            fixed = {name: spec.shift, "use_dynamic_shifting": False}
+            pipe.scheduler = type(old).from_config(old.config, **fixed)
         super().__init__(spec, pipe, rgb_factors, folder)
 
     @classmethod

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from rmd.backbones.adapter import PipelineBackbone
 from rmd.backbones.cards import BackboneSpec, StudentSpec
+from rmd.backbones.flux2 import Flux2Backbone
 from rmd.backbones.naming import by_name, named
 from rmd.backbones.sd3 import SD3Backbone
 from rmd.backbones.sdxl import SDXLBackbone
 from rmd.backbones.wan import WanBackbone
+from rmd.backbones.zimage import ZImageBackbone
 from rmd.checks import RequestError
 
 BACKBONE_CARD = "backbone.json"
@@ -23,6 +25,8 @@ ADAPTERS: dict[str, type[PipelineBackbone]] = {
     "StableDiffusionXLPipeline": SDXLBackbone,
     "StableDiffusion3Pipeline": SD3Backbone,
     "WanPipeline": WanBackbone,
+    "ZImagePipeline": ZImageBackbone,
+    "Flux2KleinPipeline": Flux2Backbone,
 }
 """The adapter of every pipeline class that is supported, by the `_class_name` in model_index.json."""
 

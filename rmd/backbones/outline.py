@@ -41,6 +41,12 @@ class Outline:
         return self.grid.cell
 
     @property
+    def shifts(self) -> bool:
+        """Whether the model has timestep shifts of its own by size, so that mapping "shift" can be used."""
+        low, high = self.latent_size(self.spec.low), self.latent_size(self.spec.high)
+        return bool(self.spec.shift_ratio or self.schedule.own_ratio(low, high, self.spec.default_steps))
+
+    @property
     def tiny_decoder(self) -> bool:
         """Whether there is one, and it is on this machine."""
         return self.entry.decoder is not None and self.entry.decoder.path is not None

@@ -113,8 +113,9 @@ def component(kind: str, config: dict[str, Any], device: torch.device, dtype: to
 
 def set_dtypes(network: nn.Module, dtype: torch.dtype, exact: set[str]) -> None:
     """Floats in the dtypes that `from_pretrained` gives them: those of the modules named in `exact` stay in fp32."""
+    stored = network.state_dict().keys()  # other buffers are computed, and stay as they were made
     for name, value in (*network.named_parameters(), *network.named_buffers()):
-        if value.is_floating_point():
+        if value.is_floating_point() and name in stored:
             value.data = value.data.to(torch.float32 if exact & set(name.split(".")) else dtype)
 
 
@@ -133,4 +134,24 @@ def t5_tokenizer(model_max_length: int) -> transformers.T5Tokenizer:
     return transformers.T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=model_max_length)
 
 
-TOKENIZERS = {"CLIPTokenizer": clip_tokenizer, "T5Tokenizer": t5_tokenizer}
+CHAT = (
+    "{% for one in messages %}<|im_start|>{{ one.role }}\n{{ one.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+"""A prompt as Qwen3 is asked: one message of a user, and the answer's beginning."""
+
+
+def qwen_tokenizer(model_max_length: int) -> transformers.Qwen2Tokenizer:
+    """Qwen's tokenizer with the bytes and no merges, and its signs for messages."""
+    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    vocab = {piece: index for index, piece in enumerate(pieces)}
+    made = transformers.Qwen2Tokenizer(
+        vocab=vocab, merges=[], model_max_length=model_max_length, pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+    )  # fmt: skip
+    made.chat_template = CHAT
+    return made
+
+
+TOKENIZERS = {"CLIPTokenizer": clip_tokenizer, "T5Tokenizer": t5_tokenizer, "Qwen2Tokenizer": qwen_tokenizer}

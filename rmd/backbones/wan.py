@@ -67,9 +67,12 @@ class WanBackbone(FlowBackbone):
             return_dict=False,
         )[0]
 
-    def unscaled(self, latents: Tensor, config: Config) -> Tensor:
+    def packed(self, noise: Tensor) -> Tensor:
+        return noise.float()
+
+    def unscaled(self, latents: Tensor, vae: Any) -> Tensor:
         mean, std = (
-            torch.tensor(config[name], device=latents.device).view(1, -1, 1, 1, 1)
+            torch.tensor(vae.config[name], device=latents.device).view(1, -1, 1, 1, 1)
             for name in ("latents_mean", "latents_std")
         )
         return latents * std + mean

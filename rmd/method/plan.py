@@ -94,14 +94,15 @@ def staged(
 
     sizes: one per step, then the size of the result (len = steps + 1), never shrinking.
     high_times: the steps' times at the result's resolution, falling; by default 1, 1 − 1/K, …, the uniform
-    grid of DMD2 and TDM. Steps at lower resolutions run at the time of equal information there (`mapping`), but at 1,
-    where there is nothing but noise, all sizes are alike. A plan may start below 1 (TDM's does): its first latent is
-    noise all the same.
-    shift_ratio: the backbone's own ratio of timestep shifts between the sizes, for mapping "shift".
+    grid of DMD2 and TDM, as the schedule paces it. Steps at lower resolutions run at the time of equal information
+    there (`mapping`), but at 1, where there is nothing but noise, all sizes are alike. A plan may start below 1 (TDM's
+    does): its first latent is noise all the same.
+    shift_ratio: the backbone's own ratio of timestep shifts between the sizes, for mapping "shift"; by default the
+    schedule's.
     """
     steps = len(sizes) - 1
     if high_times is None:
-        high_times = [1 - i / steps for i in range(steps)]
+        high_times = [time_of(schedule, i, steps, sizes[-1]) for i in range(steps)]
     if len(high_times) != steps:
         raise ValueError(f"{steps} step sizes need as many times, not {len(high_times)}")
     stages: list[Stage] = []
@@ -109,11 +110,17 @@ def staged(
         if not stages or stages[-1].size != size:
             stages.append(Stage(size, ()))
         if i < steps:
-            t, s = high_times[i], gain(size, sizes[-1], mapping, shift_ratio)
+            own = schedule.own_ratio(size, sizes[-1], steps) if shift_ratio is None else shift_ratio
+            t, s = high_times[i], gain(size, sizes[-1], mapping, own)
             if s != 1 and (i or t < 1):  # at 1 there is nothing but noise at any size
                 t = float(schedule.shifted(t, 1 / s))
             stages[-1] = Stage(size, (*stages[-1].times, t))
     return CascadePlan(tuple(stages), eta, reinjection, mapping, upsampler)
+
+
+def time_of(schedule: NoiseSchedule, index: int, steps: int, size: Sequence[int]) -> float:
+    """The time of step `index` of the uniform grid at full size (latent cells)."""
+    return float(schedule.paced(1 - index / steps, size, steps))
 
 
 def gain(small: Sequence[int], large: Sequence[int], mapping: Mapping, shift_ratio: float | None) -> float:
@@ -164,13 +171,13 @@ def two_stage(
     )
 
 
-def recommended_switch(schedule: NoiseSchedule, steps: int, detail: float) -> int:
+def recommended_switch(schedule: NoiseSchedule, steps: int, detail: float, size: Sequence[int]) -> int:
     """The most low-resolution steps of `steps` after which the noise still covers the detail that the low size loses.
 
-    That is the largest switch whose first step at full size, at time 1 − switch/steps, has (sigma/alpha)² ≥ detail;
-    0 when there is none. detail: see `rmd.transition.lost_detail`.
+    That is the largest switch whose first step at full size, on the uniform grid, has (sigma/alpha)² ≥ detail;
+    0 when there is none. detail: see `rmd.transition.lost_detail`. size: the result's, in latent cells.
     """
-    fitting = [s for s in range(1, steps) if noise_to_signal(schedule, 1 - s / steps) >= detail]
+    fitting = [s for s in range(1, steps) if noise_to_signal(schedule, time_of(schedule, s, steps, size)) >= detail]
     return max(fitting, default=0)
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -63,6 +64,19 @@ class NoiseSchedule(ABC):
             raise ValueError(f"ratio must be positive and finite, not {ratio}")
         return self.time_at(math.log(ratio) - self.logsnr(t) / 2)
 
+    def paced(self, t: Time, size: Sequence[int], steps: int) -> Tensor:
+        """The time at which a model is that stands at the uniform time t of a run of so many steps for a result of
+        `size` (latent cells). The same, but for schedules that depend on these (`PacedFlowSchedule`)."""
+        return as_time(t)
+
+    def unpaced(self, t: Time, size: Sequence[int], steps: int) -> Tensor:
+        """The inverse of `paced`."""
+        return as_time(t)
+
+    def own_ratio(self, small: Sequence[int], large: Sequence[int], steps: int) -> float | None:
+        """The ratio of the model's own timestep shifts between two sizes; None where it has none that follow sizes."""
+        return None
+
     def add_noise(self, x0: Tensor, eps: Tensor, t: Time) -> Tensor:
         """x_t of shape (B, C, *S); t a scalar or (B,)."""
         return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * eps
@@ -107,6 +121,44 @@ class FlowSchedule(NoiseSchedule):
 
     def timestep(self, t: Time) -> Tensor:
         return (self.sigma(t) * self.timesteps).float()
+
+
+@dataclass(frozen=True)
+class PacedFlowSchedule(FlowSchedule):
+    """A rectified flow whose timestep shift e^mu follows the size and the number of steps.
+
+    Its time is the noise level itself (shift 1), so that one time means one thing at every size; `paced` says which
+    of them the model's own sampler would take. mu: of image tokens and steps. patch: latent cells per token and side.
+    """
+
+    mu: Callable[[int, int], float] = field(kw_only=True)
+    patch: int = 2
+
+    def __post_init__(self) -> None:
+        if self.shift != 1:
+            raise ValueError(f"a paced flow's own shift must be 1, not {self.shift}: mu decides it")
+
+    def at(self, size: Sequence[int], steps: int) -> FlowSchedule:
+        """The schedule with the fixed shift that holds for a size and a number of steps."""
+        tokens = (int(size[-2]) // self.patch) * (int(size[-1]) // self.patch)
+        return FlowSchedule(math.exp(self.mu(tokens, steps)), self.timesteps)
+
+    def paced(self, t: Time, size: Sequence[int], steps: int) -> Tensor:
+        return self.at(size, steps).sigma(t)
+
+    def unpaced(self, t: Time, size: Sequence[int], steps: int) -> Tensor:
+        sigma = as_time(t)
+        return self.at(size, steps).time_at(torch.log(sigma) - torch.log1p(-sigma))
+
+    def own_ratio(self, small: Sequence[int], large: Sequence[int], steps: int) -> float | None:
+        return self.at(large, steps).shift / self.at(small, steps).shift
+
+
+def flux2_mu(tokens: int, steps: int) -> float:
+    """FLUX.2's mu: linear in the tokens at 200 and at 10 steps, linear in the steps between (and beyond) the two; above
+    4,300 tokens that of 200 steps. Constants as in diffusers' Flux2KleinPipeline (0.42)."""
+    many, few = 0.00016927 * tokens + 0.45666666, 8.73809524e-05 * tokens + 1.89833333
+    return many if tokens > 4300 else many + (few - many) * (200 - steps) / 190
 
 
 @dataclass(frozen=True, eq=False)

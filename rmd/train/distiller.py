@@ -87,8 +87,9 @@ class Distiller:
     def warm_up(self, prompt: Conditioning, x0: Tensor, g: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Guidance distillation on clean latents (B, C, *S) of either size: match the guided teacher in one call."""
         drawn = torch.rand(self.whole(x0), generator=g, device=g.device, dtype=torch.float64)
-        t = torch.as_tensor(self.together.rows(drawn)).cpu() * 0.95 + 0.05
-        x = self.teacher.schedule.add_noise(x0, self.white(x0, g), t)
+        schedule, steps = self.teacher.schedule, self.teacher.spec.teacher_steps
+        t = schedule.paced(torch.as_tensor(self.together.rows(drawn)).cpu() * 0.95 + 0.05, x0.shape[2:], steps)
+        x = schedule.add_noise(x0, self.white(x0, g), t)
         with torch.no_grad():
             target = self.guided(prompt, len(x0))(x, t).x0
         loss = losses.guidance_loss(Denoiser(self.student_call, prompt)(x, t).x0, target)

@@ -16,8 +16,9 @@ from torch import nn
 from rmd.backbones.machine import default_dtype
 
 LAYERS = (
-    "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "proj_in", "proj_out",
-    "net.0.proj", "net.2",
+    ".to_q", ".to_k", ".to_v", ".to_out.0", ".to_out", ".add_q_proj", ".add_k_proj", ".add_v_proj", ".to_add_out",
+    ".to_qkv_mlp_proj", "proj_in", "proj_out", ".net.0.proj", ".net.2", ".linear_in", ".linear_out",
+    ".feed_forward.w1", ".feed_forward.w2", ".feed_forward.w3",
 )  # fmt: skip
 """Ends of the names of the layers that a LoRA changes: attention and feed-forward, as diffusers names them."""
 
@@ -101,7 +102,12 @@ class Adapter(Trained):
     def __init__(self, base: Any, name: str, rank: int):
         from peft import LoraConfig
 
-        base.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LAYERS)), adapter_name=name)
+        layers = [
+            n  # linear, or made so by the other adapter before
+            for n, m in base.named_modules()
+            if n.endswith(LAYERS) and isinstance(getattr(m, "base_layer", m), nn.Linear)
+        ]
+        base.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=layers), adapter_name=name)
         weights = lora_weights(base, name)
         for weight in weights.values():
             weight.data = weight.data.float()

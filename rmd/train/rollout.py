@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from rmd.backbones.base import Backbone
 from rmd.method.cascade import CascadeSampler
 from rmd.method.denoiser import Conditioning, Denoised, Denoiser
-from rmd.method.plan import CascadePlan, Reinjection, two_stage
+from rmd.method.plan import CascadePlan, Reinjection, time_of, two_stage
 from rmd.method.schedule import NoiseSchedule, Time
 from rmd.method.transition import Generators, blend, reinject, upsample, white
 
@@ -26,7 +27,8 @@ Renoising = Literal["predicted", "fresh"]
 class Kept:
     """A step's estimates at full size: x0 with gradient where it is trained, the noise it hands on, without.
 
-    end: the full-size time at which the step ends; low, high: between which its sample is noised again.
+    end: the full-size time at which the step ends; low, high: between which its sample is noised again, in uniform
+    times, which `pace` makes the schedule's (see `NoiseSchedule.paced`).
     """
 
     x0: Tensor
@@ -34,6 +36,7 @@ class Kept:
     end: float
     low: float
     high: float
+    pace: Callable[[Tensor], Tensor]
 
 
 def choose(weights: tuple[float, ...], generator: torch.Generator) -> int:
@@ -71,7 +74,7 @@ def random_steps(plan: CascadePlan, count: int, generator: torch.Generator) -> s
 
 
 def interval(plan: CascadePlan, index: int) -> tuple[float, float]:
-    """Full-size times between which step `index`'s sample is re-noised: never below the step's own end.
+    """Uniform full-size times between which step `index`'s sample is re-noised: never below the step's own end.
 
     Low steps go up to TOP, steps after the switch up to the switch's time; the grid is the plan's uniform one.
     """
@@ -92,14 +95,17 @@ def rollout(
     denoiser, trained = Denoiser(student, prompt), torch.is_grad_enabled()
     index, kept = 0, []
 
+    def pace(t: Tensor) -> Tensor:
+        return student.schedule.paced(t, plan.size, plan.steps)
+
     def step(x: Tensor, t: Time) -> Denoised:
         nonlocal index
         with torch.set_grad_enabled(trained and index in chosen):
             estimate = denoiser(x, t)
             if index in chosen:
-                end = 1 - (index + 1) / plan.steps
+                end = time_of(student.schedule, index + 1, plan.steps, plan.size)
                 eps = handed_on(estimate.eps.detach(), index, plan, white(noise, g))
-                kept.append(Kept(upsample(estimate.x0, plan.size), eps, end, *interval(plan, index)))
+                kept.append(Kept(upsample(estimate.x0, plan.size), eps, end, *interval(plan, index), pace))
         index += 1
         return Denoised(estimate.x0.detach(), estimate.eps.detach())
 
@@ -139,4 +145,4 @@ def column(value: Tensor, like: Tensor) -> Tensor:
 
 def draw_times(kept: Kept, count: int, generator: torch.Generator) -> Tensor:
     """One re-noising time per sample, uniform in the step's interval, (count,) float64."""
-    return kept.low + (kept.high - kept.low) * torch.rand(count, generator=generator, dtype=torch.float64)
+    return kept.pace(kept.low + (kept.high - kept.low) * torch.rand(count, generator=generator, dtype=torch.float64))

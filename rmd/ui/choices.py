@@ -35,7 +35,7 @@ def options_of(offer: Offer, name: str) -> dict[str, Options]:
         return [(str(value), value) for value in dict.fromkeys(values)]
 
     return {
-        "mapping": same([one for one in get_args(Mapping) if one != "shift" or spec.shift_ratio]),
+        "mapping": same([one for one in get_args(Mapping) if one != "shift" or outline.shifts]),
         "size": same([size_text(one) for one in sizes]),
         "low": same([size_text(one) for one in lows]),
         "frames": same(lengths(spec, grid)),

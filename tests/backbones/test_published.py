@@ -9,9 +9,9 @@ from rmd.backbones import catalog
 from rmd.backbones.base import Grid
 from rmd.backbones.outline import Outline
 from rmd.engine.plans import plan_for
-from rmd.method.schedule import FlowSchedule, NoiseSchedule, scaled_linear
+from rmd.method.schedule import FlowSchedule, NoiseSchedule, PacedFlowSchedule, flux2_mu, scaled_linear
 
-GRIDS = {"sdxl": Grid(8), "sd3.5": Grid(8, 2), "wan2.1": Grid(8, 2, 4)}
+GRIDS = {"sdxl": Grid(8), "sd3.5": Grid(8, 2), "wan2.1": Grid(8, 2, 4), "z-image": Grid(8, 2), "flux2": Grid(8, 2)}
 PUBLISHED = {one.id: (entry, one) for entry in catalog.ENTRIES for one in entry.students}
 
 
@@ -21,6 +21,8 @@ def outline_of(student: str) -> Outline:
     assert entry.spec is not None
     shift = option.card.shift or entry.spec.shift
     schedule: NoiseSchedule = scaled_linear() if shift is None else FlowSchedule(shift)
+    if entry.id.startswith("flux2"):
+        schedule = PacedFlowSchedule(mu=flux2_mu)
     grid = next(grid for family, grid in GRIDS.items() if entry.id.startswith(family))
     return Outline(entry, entry.spec, option.card, schedule, grid, widest=1)
 
@@ -39,6 +41,8 @@ def outline_of(student: str) -> Outline:
         ("fastwan-1.3b", [1000, 757, 522]),
         ("fastwan-14b", [1000, 757, 522]),
         ("lightx2v-14b", [1000, 937.5, 833.333, 625]),
+        ("z-image-turbo", [1000, 954.545, 900, 833.333, 750, 642.857, 500, 300]),
+        ("klein-4b", [1000, 967.38, 908.14, 767.19]),  # mu = 2.2911 for 4,096 tokens in four steps
     ],
 )
 def test_the_network_is_told_the_times_its_makers_give(student: str, timesteps: list[float]) -> None:

@@ -22,6 +22,7 @@ CLIP = {
 }  # fmt: skip
 T5 = {"d_ff": 64, "d_kv": 8, "d_model": 64, "num_heads": 2, "num_layers": 2, "vocab_size": 100}
 VAE = {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 4}
+FOUR = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
 NARROW: dict[str, dict[str, Any]] = {
     "clip-l": CLIP, "openclip-bigg": CLIP, "t5-xxl": T5, "umt5-xxl": T5, "sdxl-vae": VAE, "sd3-vae": VAE,
     "wan-vae": {"base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1},
@@ -34,13 +35,26 @@ NARROW: dict[str, dict[str, Any]] = {
         "attention_head_dim": 8, "caption_projection_dim": 16, "dual_attention_layers": [0], "joint_attention_dim": 64,
         "num_attention_heads": 2, "num_layers": 2, "pooled_projection_dim": 64, "pos_embed_max_size": 16,
     },
+    "qwen3-4b": {
+        "head_dim": 8, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 28,
+        "num_key_value_heads": 1, "vocab_size": 260,
+    },
+    "flux-vae": VAE, "flux2-vae": {**VAE, "latent_channels": 4, **FOUR},
+    "z-image-transformer": {
+        "axes_dims": [4, 6, 6], "cap_feat_dim": 16, "dim": 32, "n_heads": 2, "n_kv_heads": 2, "n_layers": 1,
+        "n_refiner_layers": 1,
+    },
+    "flux2-klein-4b-transformer": {
+        "attention_head_dim": 16, "axes_dims_rope": [4, 4, 4, 4], "in_channels": 16, "joint_attention_dim": 48,
+        "num_attention_heads": 2, "num_layers": 1, "num_single_layers": 1, "timestep_guidance_channels": 16,
+    },
     "wan2.1-1.3b-transformer": {
         "attention_head_dim": 12, "ffn_dim": 32, "freq_dim": 16, "num_attention_heads": 2, "num_layers": 2,
         "rope_max_seq_len": 32, "text_dim": 64,
     },
 }  # fmt: skip
 SIZES = {"high": (64, 64), "low": (32, 32)}
-IDS = ("sdxl", "sd3.5-medium", "wan2.1-1.3b")
+IDS = ("sdxl", "sd3.5-medium", "wan2.1-1.3b", "z-image", "flux2-klein-4b")
 
 
 @pytest.fixture(autouse=True)

@@ -178,7 +178,7 @@ def test_the_recommended_switch_is_the_last_whose_noise_covers_the_detail(
     given: tuple[int, int], detail: float
 ) -> None:
     steps = given[0]
-    best = recommended_switch(SDXL, steps, detail)
+    best = recommended_switch(SDXL, steps, detail, (8, 8))
     assert 0 <= best < steps
 
     def covered(switch: int) -> bool:  # by the first step at full size of the plan itself
@@ -186,10 +186,14 @@ def test_the_recommended_switch_is_the_last_whose_noise_covers_the_detail(
         return float((SDXL.sigma(t) / SDXL.alpha(t)) ** 2) >= detail * (1 - 1e-9)
 
     assert best == 0 or covered(best)
-    assert best + 1 >= steps or not covered(best + 1) or recommended_switch(SDXL, steps, detail * (1 + 1e-9)) == best
+    assert (
+        best + 1 >= steps
+        or not covered(best + 1)
+        or recommended_switch(SDXL, steps, detail * (1 + 1e-9), (8, 8)) == best
+    )
 
 
 def test_the_recommended_switch_at_known_noise_levels() -> None:
     flow = FlowSchedule()  # (sigma/alpha)² at t = 3/4, 1/2, 1/4: 9, 1, 1/9
-    assert [recommended_switch(flow, 4, detail) for detail in (10, 8, 0.9, 0.1)] == [0, 1, 2, 3]
-    assert recommended_switch(flow, 1, 0.01) == 0
+    assert [recommended_switch(flow, 4, detail, (8, 8)) for detail in (10, 8, 0.9, 0.1)] == [0, 1, 2, 3]
+    assert recommended_switch(flow, 1, 0.01, (8, 8)) == 0

@@ -19,6 +19,7 @@ from rmd.backbones.loading import open_backbone, open_student
 from rmd.train.memory import needed, parameters
 from rmd.train.settings import Settings, assignments, changed, read_recipe, recipes
 from tests.tiny_flow import SD3_CARD, WAN_CARD, tiny_sd3, tiny_wan
+from tests.tiny_qwen import FLUX2_CARD, ZIMAGE_CARD, tiny_flux2, tiny_zimage
 
 QUICK = ("--set", "warm_up=1", "--set", "fake_updates=1", "--set", "batch=1", "--set", "patience=1")
 
@@ -26,7 +27,11 @@ QUICK = ("--set", "warm_up=1", "--set", "fake_updates=1", "--set", "batch=1", "-
 @pytest.fixture(scope="session")
 def tiny_flow_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root, folders = tmp_path_factory.mktemp("flows"), {}
-    for name, pipe, card in (("tiny_sd3", tiny_sd3(t5=False), SD3_CARD), ("tiny_wan", tiny_wan(), WAN_CARD)):
+    made = (
+        ("tiny_sd3", tiny_sd3(t5=False), SD3_CARD), ("tiny_wan", tiny_wan(), WAN_CARD),
+        ("tiny_zimage", tiny_zimage(), ZIMAGE_CARD), ("tiny_flux2", tiny_flux2(), FLUX2_CARD),
+    )  # fmt: skip
+    for name, pipe, card in made:
         folders[name] = root / name
         pipe.save_pretrained(folders[name])
         (folders[name] / "backbone.json").write_text(json.dumps(card))
@@ -39,7 +44,9 @@ def tiny(request: pytest.FixtureRequest, tiny_sdxl: Path, tiny_flow_folders: dic
     return {"tiny_sdxl": tiny_sdxl, **tiny_flow_folders}[request.param]
 
 
-FAMILIES = pytest.mark.parametrize("tiny", ["tiny_sdxl", "tiny_sd3", "tiny_wan"], indirect=True)
+FAMILIES = pytest.mark.parametrize(
+    "tiny", ["tiny_sdxl", "tiny_sd3", "tiny_wan", "tiny_zimage", "tiny_flux2"], indirect=True
+)
 
 
 @pytest.fixture

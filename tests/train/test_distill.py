@@ -89,7 +89,7 @@ def test_a_sample_noised_again_has_the_noise_level_of_its_time(kind: rollout.Ren
     """Unit-variance noise handed on plus diffusion give alpha·x0 + sigma·(white noise) exactly."""
     g = torch.Generator().manual_seed(0)
     x0 = torch.full((4, 4, 64, 64), 2.0)
-    kept = rollout.Kept(x0, torch.randn(x0.shape, generator=g), end, end, 0.98)
+    kept = rollout.Kept(x0, torch.randn(x0.shape, generator=g), end, end, 0.98, torch.clone)
     times = torch.full((4,), t, dtype=torch.float64)
     x = rollout.renoise(SCHEDULE, kept, times, torch.randn(x0.shape, generator=g), kind)
     assert float(x.mean()) == pytest.approx(2 * float(SCHEDULE.alpha(t)), abs=0.02)
@@ -101,7 +101,10 @@ def test_a_sample_noised_again_has_the_noise_level_of_its_time(kind: rollout.Ren
 def test_predicted_noise_stays_in_what_is_noised_again() -> None:
     g = torch.Generator().manual_seed(0)
     eps = torch.randn(1, 4, 64, 64, generator=g)
-    kept, t = rollout.Kept(torch.zeros_like(eps), eps, 0.5, 0.5, 0.98), torch.tensor([0.6], dtype=torch.float64)
+    kept, t = (
+        rollout.Kept(torch.zeros_like(eps), eps, 0.5, 0.5, 0.98, torch.clone),
+        torch.tensor([0.6], dtype=torch.float64),
+    )
     x = rollout.renoise(SCHEDULE, kept, t, torch.randn(eps.shape, generator=g))
     own = float((x * eps).mean() / x.std())
     expected = float(SCHEDULE.alpha(0.6) / SCHEDULE.alpha(0.5) * SCHEDULE.sigma(0.5) / SCHEDULE.sigma(0.6))

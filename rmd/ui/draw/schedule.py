@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 from rmd.backbones.outline import Outline
-from rmd.method.plan import CascadePlan, noise_to_signal, ratio, recommended_switch
+from rmd.method.plan import CascadePlan, noise_to_signal, ratio, recommended_switch, time_of
 from rmd.study.evidence.advice import measured_switch
 from rmd.ui.draw.units import count, size
 
@@ -27,15 +27,16 @@ def schedule_svg(outline: Outline, plan: CascadePlan, low: tuple[int, ...]) -> s
     (see rmd.method.schedule), so with matched times the steps continue on one level when they jump to the upper curve.
     """
     spec, large, cell = outline.spec, plan.size, outline.grid.cell
-    best = best_switch(outline, plan.steps)
+    best = best_switch(outline, plan.steps, large)
     lows = list(dict.fromkeys(stage.size for stage in plan.stages if stage.size != large)) or [low]
     losses = {size_: 2 * math.log(ratio(size_, large)) for size_ in (*lows, large)}
-    grid = torch.linspace(1, LATEST, 60, dtype=torch.float64)
-    upper = outline.schedule.logsnr(grid).clamp(min=LEAST)
+    schedule, steps = outline.schedule, plan.steps
+    grid = schedule.paced(torch.linspace(1, LATEST, 60, dtype=torch.float64), large, steps)
+    upper = schedule.logsnr(grid).clamp(min=LEAST)
     bottom, top = math.floor(float(upper.min()) - max(losses.values())), math.ceil(float(upper.max()))
 
     def x(t: float) -> float:
-        return LEFT + (1 - t) * (WIDTH - LEFT - RIGHT)
+        return LEFT + (1 - float(schedule.unpaced(t, large, steps))) * (WIDTH - LEFT - RIGHT)
 
     def y(value: float) -> float:
         share = (min(max(value, bottom), top) - bottom) / (top - bottom)
@@ -52,7 +53,7 @@ def schedule_svg(outline: Outline, plan: CascadePlan, low: tuple[int, ...]) -> s
     parts = [axes(x, y, bottom, top), curve(0, "high", "")]
     parts += [curve(losses[one], "low", 'stroke-dasharray="5 3"') for one in lows]
     if usual and spec.detail and best is not None:
-        parts.append(limit(outline, plan.steps, best, spec.detail, x, y))
+        parts.append(limit(outline, plan.steps, best, spec.detail, large, x, y))
     parts += markers(outline, plan, losses, x, y)
     words = describe(plan)
     return (
@@ -64,12 +65,12 @@ def schedule_svg(outline: Outline, plan: CascadePlan, low: tuple[int, ...]) -> s
     )
 
 
-def best_switch(outline: Outline, steps: int) -> int | None:
+def best_switch(outline: Outline, steps: int, size: Sequence[int]) -> int | None:
     """The recommended switch: the measured one where there are measurements, else by the lost detail; None: unknown."""
     if found := measured_switch(outline, steps):
         return found.switch
     detail = outline.spec.detail
-    return recommended_switch(outline.schedule, steps, detail) if detail else None
+    return recommended_switch(outline.schedule, steps, detail, size) if detail else None
 
 
 def limit(
@@ -77,11 +78,12 @@ def limit(
     steps: int,
     best: int,
     detail: float,
+    size: Sequence[int],
     x: Callable[[float], float],
     y: Callable[[float], float],
 ) -> str:
     """The logSNR above which a switch comes too late, and the recommended place for the first step at full size."""
-    t, level = 1 - best / steps, y(-math.log(detail))
+    t, level = time_of(outline.schedule, best, steps, size), y(-math.log(detail))
     px, py = x(t), y(float(outline.schedule.logsnr(t)))
     ring = 'fill="none" stroke="var(--ink)" stroke-width="2" stroke-dasharray="3 2"'
     return (
@@ -94,12 +96,12 @@ def limit(
 
 def advice(outline: Outline, plan: CascadePlan) -> str:
     """The recommended switch for the plan's number of steps, why, and a button to take it."""
-    detail, steps, best = outline.spec.detail, plan.steps, best_switch(outline, plan.steps)
+    detail, steps, best = outline.spec.detail, plan.steps, best_switch(outline, plan.steps, plan.size)
     if not detail or best is None:
         return ""
 
     def noise(switch: int) -> str:
-        return f"{noise_to_signal(outline.schedule, 1 - switch / steps):.2g}"
+        return f"{noise_to_signal(outline.schedule, time_of(outline.schedule, switch, steps, plan.size)):.2g}"
 
     held = f"the detail a small picture cannot hold ({detail:.2g}, measured on this model's teacher)"
     if found := measured_switch(outline, steps):
