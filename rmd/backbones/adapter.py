@@ -83,6 +83,11 @@ class PipelineBackbone:
         raise NotImplementedError
 
     @classmethod
+    def unguided(cls, scheduler: Config) -> bool:
+        """Whether these weights were trained to run without guidance, as far as a folder tells."""
+        return False
+
+    @classmethod
     def sizes_of(cls, network: Config, grid: Grid) -> dict[str, Any]:
         """`high` and `low` for a folder without a card."""
         side = int(network.get("sample_size", 128)) * grid.cell

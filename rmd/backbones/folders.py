@@ -96,10 +96,10 @@ def read_spec(folder: Path, id: str) -> tuple[BackboneSpec, Tensor | None]:
         adapter = adapter_of(folder)
         network = read_config(folder, adapter.component)
         sizes = adapter.sizes_of(network, adapter.grid_of(read_config(folder, "vae"), network))
-        licence = "see the folder"
-        return BackboneSpec(
-            id=id, name=folder.name, teacher_steps=50, licence=licence, **sizes, **adapter.defaults
-        ), None
+        values: dict[str, Any] = {"teacher_steps": 50, "licence": "see the folder", **sizes, **adapter.defaults}
+        if adapter.unguided(read_config(folder, "scheduler")):
+            values |= {"guidance": 1.0, "teacher_steps": values["default_steps"]}
+        return BackboneSpec(id=id, name=folder.name, **values), None
     card = read_json(folder / BACKBONE_CARD)
     try:
         factors = card.pop("rgb_factors", None)

@@ -34,6 +34,8 @@ class Outline:
     grid: Grid
     widest: float
     """As `PipelineBackbone.widest`."""
+    unguided: bool = False
+    """As `PipelineBackbone.unguided`."""
 
     @property
     def cell(self) -> int:
@@ -94,13 +96,15 @@ class Outline:
         return filled
 
     def notes(self, request: GenerateRequest) -> list[str]:
-        """Sentences on what to expect of a size or length that is not the usual one."""
+        """Sentences on what to expect of a size, a length or a guidance that is not the usual one."""
         assert request.size is not None
         assert request.frames is not None
         size, usual, found = size_of(request.size), self.spec.high, []
         words = size_text(usual) + (f" with {self.spec.frames} frames" if self.spec.frames > 1 else "")
+        if self.unguided and request.guidance != 1:
+            found.append(f"{self.spec.name} was trained to run without guidance, which is a guidance of 1.")
         if (size, request.frames) == (usual, self.spec.frames):
-            return []
+            return found
         if self.spec.known_words:
             found.append(f"{self.spec.name} was trained at {words} alone.")
         work = math.prod(size) * request.frames / math.prod(usual) / self.spec.frames
@@ -160,4 +164,5 @@ def read_outline(entry: Entry, student: str | None = None) -> Outline:
         schedule = adapter.schedule_of(scheduler, card.shift if card and card.shift else spec.shift)
     except (TypeError, ValueError) as error:
         raise RequestError(f"{named(entry.folder)} does not fit: {first_line(error)}") from error
-    return Outline(entry, spec, card, schedule, adapter.grid_of(vae, network), adapter.widest(network))
+    grid, widest = adapter.grid_of(vae, network), adapter.widest(network)
+    return Outline(entry, spec, card, schedule, grid, widest, adapter.unguided(scheduler))

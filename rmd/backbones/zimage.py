@@ -12,6 +12,8 @@ from rmd.backbones.base import Grid
 from rmd.method.denoiser import Conditioning
 from rmd.method.schedule import Time
 
+TURBO_SHIFT = 3.0
+"""Z-Image-Turbo's timestep shift; Z-Image has 6. Nothing else in a folder tells the two apart."""
 LENGTH = 512
 """Tokens per prompt, the pipeline's own default; its network is given those that the prompt really has."""
 
@@ -30,6 +32,10 @@ class ZImageBackbone(FlowBackbone):
     @classmethod
     def widest(cls, network: Config) -> float:
         return 8 / 3 * network.get("dim", 3840) / int(network.get("all_patch_size", [2])[0]) ** 2
+
+    @classmethod
+    def unguided(cls, scheduler: Config) -> bool:
+        return scheduler.get("shift") == TURBO_SHIFT
 
     def _encode(self, prompts: list[str], device: torch.device) -> Conditioning:
         rows, _ = self.pipe.encode_prompt(

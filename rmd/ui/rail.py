@@ -125,11 +125,11 @@ class Rail:
             begins(None, c["backbone"], [c[name] for name in NAMES], js=self.choices.script, **AT_ONCE)
         shown = [self.suggestions, self.note, c["decoder"]]
         c["backbone"].change(in_words(self.another_shown), asked, shown, **AT_ONCE)
-        sized = {c[name] for name in ("backbone", *SHAPES)}
+        sized = {c[name] for name in ("backbone", *NOTED)}
         c["size"].input(in_words(self.another_size), sized, [c["low"], c["plan"], self.size_note], **AT_ONCE)
         for name in ("steps", "switch", "low"):
             c[name].input(None, None, c["plan"], js="() => ''", **AT_ONCE)  # the plan would overrule it
-        for name in ("frames", "backbone"):
+        for name in ("frames", "backbone", "guidance"):
             c[name].change(in_words(self.sized), sized, self.size_note, trigger_mode="always_last", **AT_ONCE)
         c["backbone"].focus(None, c["backbone"], None, js=FOCUSED, **AT_ONCE)
         own = [c[name] for name, s in SETTINGS.items() if s.decided_by != "request" and name in c]
@@ -166,8 +166,8 @@ class Rail:
         return {self.settings["low"]: low, self.settings["plan"]: "", **self.sized(shown)}
 
     def sized(self, given: Given) -> Updates:
-        """What to expect of a size that is not the model's usual one."""
-        asked = {name: given[self.settings[name]] for name in SHAPES}
+        """What to expect of a size or a guidance that is not the model's usual one."""
+        asked = {name: given[self.settings[name]] for name in NOTED}
         outline = self.offer.outline(given[self.settings["backbone"]])
         try:
             notes = outline.notes(outline.request({**asked, "prompt": "any"}))
@@ -209,6 +209,8 @@ def start_values(outline: Outline | None, example: GenerateRequest | None) -> di
 
 SHAPES = ("size", "low", "frames")
 """What a result's size is made of."""
+NOTED = (*SHAPES, "guidance")
+"""What there may be something to say of."""
 
 
 def first_prompt(outline: Outline | None, example: GenerateRequest | None) -> str | None:

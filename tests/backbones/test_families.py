@@ -24,7 +24,7 @@ from rmd.method.plan import two_stage
 from rmd.method.schedule import FlowSchedule, PacedFlowSchedule, flux2_mu
 from rmd.request import make_request
 from rmd.ui.draw.schedule import schedule_svg
-from tests.tiny_qwen import tiny_flux2, tiny_flux2_transformer
+from tests.tiny_qwen import tiny_flux2, tiny_flux2_transformer, tiny_zimage
 
 CPU = torch.device("cpu")
 PROMPTS = ["a fox on a blue background", "a star"]
@@ -142,6 +142,19 @@ def test_a_distilled_flux2_is_a_student_not_a_teacher(folders: dict[str, Path], 
     values = {"backbone": str(folders["flux2"]), "student": str(tmp_path / "klein"), "prompt": "a fox", "seed": 1}
     done = next(e for e in Session(ModelPool(CPU)).generate(make_request(values)) if isinstance(e, Done))
     assert done.student.timings.nfe == 4
+
+
+def test_turbo_as_a_teacher_is_run_without_guidance(tmp_path: Path) -> None:
+    tiny_zimage(shift=3.0).save_pretrained(tmp_path / "turbo")
+    outline = read_outline(catalog.find(str(tmp_path / "turbo")))
+    assert (outline.spec.guidance, outline.spec.teacher_steps) == (1.0, 8)
+    assert outline.notes(outline.request({"prompt": "a fox"})) == []
+    (note,) = outline.notes(outline.request({"prompt": "a fox", "guidance": 5.0}))
+    assert note == "turbo was trained to run without guidance, which is a guidance of 1."
+    tiny_zimage(shift=6.0).save_pretrained(tmp_path / "base")
+    outline = read_outline(catalog.find(str(tmp_path / "base")))
+    assert outline.notes(outline.request({"prompt": "a fox"})) == []
+    assert outline.spec.guidance == 5.0
 
 
 def test_another_pipeline_of_the_family_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
