@@ -247,10 +247,10 @@ def test_the_catalog_names_the_published_ones() -> None:
     small = "madebyollin/taesd3"
     assert named == {
         "sdxl": "madebyollin/taesdxl", "sd3.5-medium": small, "sd3.5-large": small,
-        "wan2.1-1.3b": None, "wan2.1-14b": None, "z-image": None, "flux2-klein-4b": None,
+        "wan2.1-1.3b": None, "wan2.1-14b": None, "z-image": "madebyollin/taef1", "flux2-klein-4b": None,
     }  # fmt: skip
     assert catalog.download.__doc__
-    with pytest.raises(RequestError, match=r"there are sdxl, .*, taesdxl, .*, taesd3, sd3\.5-large, [^t]*wan"):
+    with pytest.raises(RequestError, match=r"there are sdxl, .*, taesdxl, .*, taesd3, sd3\.5-large, [^t]*wan.*, taef1"):
         catalog.download("nothing")
 
 

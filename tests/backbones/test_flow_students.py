@@ -11,6 +11,7 @@ from PIL import Image
 
 from rmd.backbones import loading
 from rmd.checks import RequestError
+from rmd.cli import main
 from rmd.engine.pool import ModelPool
 from rmd.engine.results import Done
 from rmd.engine.session import Session
@@ -49,6 +50,16 @@ def test_a_request_from_click_to_result(name: str, folders: dict[str, Path], tmp
     info = json.loads(json.dumps(done.result.as_dict()))
     assert info["plan"]["stages"][0]["size"] == ([3, 4, 4] if name == "wan" else [4, 4])
     assert info["frames"] == len(done.student.frames)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_sweep_over_switches(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    command = ["sweep", "--backbone", str(folders[name]), "--student", str(student_folder(name, tmp_path / "student"))]
+    grid = ["--prompt", PROMPT, "--seed", "5", "--plans", "2/0,2/1,4/2", "--out", str(tmp_path / "out")]
+    assert main([*command, *grid]) == 0
+    results = [path.read_bytes() for path in (tmp_path / "out").glob("steps-*")]
+    assert len(set(results)) == len(results) == 3
+    assert (tmp_path / "out" / "sweep.csv").read_text().count("band") == 3
 
 
 @pytest.mark.parametrize("name", FAMILIES)
