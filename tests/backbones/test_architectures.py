@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from rmd.backbones import catalog, random_weights
+from rmd.backbones import catalog, entries, random_weights
 from rmd.backbones.folders import ADAPTERS
 from rmd.backbones.loading import dtypes_for, whole
 from rmd.backbones.random_weights import COMPONENTS, DECODERS, PIPELINES, component
@@ -79,7 +79,7 @@ def test_what_downloading_fetches_is_no_more_than_what_is_read() -> None:
     assert sdxl is not None
     assert medium is not None
 
-    def taken(source: catalog.Hub, file: str) -> bool:
+    def taken(source: entries.Hub, file: str) -> bool:
         wanted = any(fnmatch(file, pattern) for pattern in source.allow)
         return wanted and not any(fnmatch(file, pattern) for pattern in source.ignore)
 

@@ -16,7 +16,7 @@ from diffusers import AutoencoderTiny
 from huggingface_hub import constants
 
 from rmd.backbones import catalog, loading
-from rmd.backbones.catalog import TinyDecoder
+from rmd.backbones.entries import DECODER_FILES, TinyDecoder
 from rmd.checks import RequestError
 from rmd.cli import main
 from rmd.engine.pool import ModelPool
@@ -195,7 +195,7 @@ def test_it_is_downloaded_and_listed_like_a_student(
     use(monkeypatch, address(server))
     try:
         assert main(["models", "--download", "tiny-decoder"]) == 0
-        assert {name for command, name, _ in server.seen if command == "GET"} == set(catalog.DECODER_FILES)
+        assert {name for command, name, _ in server.seen if command == "GET"} == set(DECODER_FILES)
     finally:
         server.shutdown()
         server.server_close()
