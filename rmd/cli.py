@@ -28,7 +28,8 @@ from rmd.engine.results import BUSY, Done, Result
 from rmd.engine.session import RUNS, Session
 from rmd.request import SETTINGS, GenerateRequest, make_request, singles
 from rmd.study.bench import add_bench
-from rmd.study.sweep import Cell, Point, points, row, stored_cell, sweep, write_results
+from rmd.study.sweep import Cell, Point, points, reference_of, stored_cell, stored_reference, sweep
+from rmd.study.sweep_files import row, write_results
 
 PLAN = SETTINGS["plan"]
 FILM = "write the clean estimate after every step too, for the page, beside each student's file"
@@ -59,10 +60,11 @@ def add_sweep(commands: Any) -> None:
     p = commands.add_parser(
         "sweep",
         help="the student over a grid of steps and switch points, with the time of each",
-        description="Run the student over a grid. Cells that --out holds already with the same settings (give a "
-        "--seed) are kept, so that a sweep that was interrupted goes on when the same command is given again.",
+        description="Run the student over a grid, and the teacher once to hold it against. Cells that --out holds "
+        "already with the same settings (give a --seed) are kept, so that a sweep that was interrupted goes on when "
+        "the same command is given again.",
     )
-    add_request(p, ("steps", "switch", "plan", "count", "teacher", "teacher_steps"), ("reinjection", "eta"))
+    add_request(p, ("steps", "switch", "plan", "count"), ("reinjection", "eta"))
     p.add_argument("--plans", help='"all" or a list of steps/switch such as 4/2,4/1; all unless there is a --plan')
     p.add_argument("--plan", action="append", default=[], dest="several", help=f"{PLAN.help}; may be given again")
     p.add_argument("--out", type=Path, default=Path("outputs/sweep"), help="folder for the pictures and sweep.*")
@@ -107,18 +109,29 @@ def run_sweep(args: argparse.Namespace) -> None:
     if cells:
         say(f"{len(cells)} of {len(wanted)} cells are there already, from an earlier sweep with the same settings.")
     session = Session(ModelPool(tuning=tuning_of(args)), previews=args.film)
-    for cell in sweep(session.generate, request, missing):
+    reference = stored_reference(args.out, request) if request.teacher else None
+    for cell in sweep(session.generate, request, missing, request.teacher and reference is None):
         point, done = cell.point, cell.done
         taken = f"{done.student.timings.end_to_end:.3f} s" if done else cell.error
         say(f"{point.split}, {point.reinjection}, eta {point.eta:g}: {taken}")
         cells[point] = cell
         if done:
-            settings = {"role": "student", **done.result.as_dict()}
-            pictures[point] = save_output(done.student, args.out, point.name, settings)[0]
+            pictures[point] = save_output(done.student, args.out, point.name, settings_of(done, "student"))[0]
             cell.film.save(pictures[point])
+        if done and done.teacher:
+            reference = reference_of(cell)
+            save_output(done.teacher, args.out, "teacher", settings_of(done, "teacher"))
+            say(f"teacher, {request.teacher_steps} steps: {done.teacher.timings.end_to_end:.3f} s")
     ordered = [cells[point] for point in wanted]
-    files = [str(path) for path in write_results(ordered, pictures, args.out)]
-    print(json.dumps({"cells": [row(cell) for cell in ordered], "files": files}) if args.json else "\n".join(files))
+    teacher = next((path for path in args.out.glob("teacher.*") if reference), None)
+    files = [str(path) for path in write_results(ordered, pictures, args.out, reference, teacher)]
+    rows = [row(cell, reference) for cell in ordered]
+    print(json.dumps({"cells": rows, "files": files}) if args.json else "\n".join(files))
+
+
+def settings_of(done: Done, role: str) -> dict[str, Any]:
+    """What a result's file holds of it."""
+    return {"role": role, **done.result.as_dict()}
 
 
 def generate(args: argparse.Namespace) -> None:

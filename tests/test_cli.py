@@ -108,17 +108,30 @@ def test_sweep_writes_every_cell_a_sheet_and_a_table(
     assert [(c["steps"], c["switch"], c["seed"]) for c in result["cells"]] == [(2, 1, 3), (1, 0, 3)]
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "steps-1-low-0-band-eta-1.png", "steps-2-low-1-band-eta-1.png", "sweep.csv", "sweep.png", "sweep.zip",
+        "teacher.png",
     ]  # fmt: skip
     assert "2 steps, 1 low" in err
+    assert "teacher, 6 steps" in err
+    assert all(c["speedup"] > 0 and 0 < c["difference"] < 1 for c in result["cells"])
 
     # again with more cells: what is there stays
-    before = (tmp_path / "steps-2-low-1-band-eta-1.png").stat().st_mtime_ns
+    before, teacher = (
+        (tmp_path / f"{name}.png").stat().st_mtime_ns for name in ("steps-2-low-1-band-eta-1", "teacher")
+    )
     code, out, err = run(capsys, "sweep", *arguments, "--plans", "2/1,1/0", "--reinjection", "band,fresh", "--json")
     assert code == 0
     assert "2 of 3 cells are there already" in err
     again = json.loads(out)
     assert [c for c in again["cells"] if c["reinjection"] == "band"] == result["cells"]
     assert (tmp_path / "steps-2-low-1-band-eta-1.png").stat().st_mtime_ns == before
+    assert (tmp_path / "teacher.png").stat().st_mtime_ns == teacher
+
+    # another number of its steps is another teacher; none is none
+    assert run(capsys, "sweep", *arguments, "--plans", "1/1", "--teacher-steps", "3")[0] == 0
+    assert (tmp_path / "teacher.png").stat().st_mtime_ns != teacher
+    code, out, err = run(capsys, "sweep", *arguments, "--plans", "2/2", "--no-teacher", "--json")
+    assert "teacher" not in err
+    assert "speedup" not in json.loads(out)["cells"][0]
 
 
 @pytest.mark.parametrize(

@@ -5,54 +5,25 @@ Knows no user interface; the page and a command line pass in how a request is ru
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageStat
 
 from rmd.checks import RequestError, size_text, stages_of
-from rmd.disk import write_whole
 from rmd.engine.events import Event
-from rmd.engine.files import first_frame, read_settings, save_png
+from rmd.engine.files import first_frame, read_settings
 from rmd.engine.film import Film
 from rmd.engine.results import Done, Result
 from rmd.method.plan import Reinjection
-from rmd.request import GenerateRequest
+from rmd.request import GenerateRequest, teacher_key
 
 Pair = tuple[int, int]
 """(steps, switch)."""
-
-HEADER = 30
-"""Pixels over a contact sheet's pictures, for what all of them share."""
-COLUMNS: tuple[str, ...] = (
-    "steps",
-    "switch",
-    "plan",
-    "reinjection",
-    "eta",
-    "seed",
-    "decoder",
-    "encode",
-    "low",
-    "enlarge",
-    "high",
-    "decode",
-    "denoiser",
-    "end_to_end",
-    "backbone",
-    "student",
-    "prompt",
-    "hardware",
-    "dtype",
-    "error",
-)
 
 
 @dataclass(frozen=True)
@@ -101,6 +72,42 @@ class Cell:
     film: Film = field(default_factory=Film)
 
 
+@dataclass(frozen=True)
+class Reference:
+    """The teacher that all cells of a sweep are held against: the result it came with, and its picture."""
+
+    result: Result
+    image: Image.Image
+
+    @property
+    def seconds(self) -> float:
+        """The teacher's time end to end."""
+        assert self.result.teacher is not None
+        return self.result.teacher.end_to_end
+
+    def speedup(self, result: Result) -> float:
+        """The teacher's time over a student's, end to end."""
+        return self.seconds / result.student.end_to_end
+
+    def difference(self, image: Image.Image) -> float | None:
+        """How far a picture (a clip's first frame) is from the teacher's: the mean absolute difference, as a share of
+        the range of values; None for a picture of another size."""
+        if image.size != self.image.size:
+            return None
+        apart = ImageStat.Stat(ImageChops.difference(image.convert("RGB"), self.image.convert("RGB")))
+        return sum(apart.mean) / len(apart.mean) / 255
+
+    def fits(self, request: GenerateRequest) -> bool:
+        """Whether it is the teacher of such a request."""
+        return teacher_key(self.result.request) == teacher_key(request)
+
+
+def reference_of(cell: Cell) -> Reference | None:
+    """The teacher that a cell was made with, where it was."""
+    done = cell.done
+    return Reference(done.result, done.teacher.image) if done and done.teacher else None
+
+
 def pairs(steps: Iterable[int]) -> list[Pair]:
     """Every switch that each number of steps allows, cheapest steps first."""
     return [(count, switch) for count in sorted(set(steps)) for switch in range(count + 1)]
@@ -137,18 +144,37 @@ def at(request: GenerateRequest, point: Point) -> GenerateRequest:
 
 
 def sweep(
-    run: Callable[[GenerateRequest], Iterator[Event]], request: GenerateRequest, wanted: Sequence[Point]
+    run: Callable[[GenerateRequest], Iterator[Event]],
+    request: GenerateRequest,
+    wanted: Sequence[Point],
+    teacher: bool = False,
 ) -> Iterator[Cell]:
-    """Yield a Cell per point. A cell that cannot be made does not stop the others; Cancelled passes through."""
+    """Yield a Cell per point. A cell that cannot be made does not stop the others; Cancelled passes through.
+
+    teacher: whether the first cell that can be made brings the teacher with it (see `reference_of`); where it cannot be
+    run, the cells are made without.
+    """
     for point in wanted:
-        film = Film()
-        try:
-            for event in run(at(request, point)):
-                film.take(event)
-                if isinstance(event, Done):
-                    yield Cell(point, event.result, event.student.image, done=event, film=film)
-        except RequestError as error:
-            yield Cell(point, error=str(error))
+        cell = made(run, replace(at(request, point), teacher=teacher), point)
+        if teacher and cell.error:
+            cell = made(run, at(request, point), point)
+            teacher = bool(cell.error)  # it was the teacher's fault where the cell alone could be made
+        elif teacher:
+            teacher = False
+        yield cell
+
+
+def made(run: Callable[[GenerateRequest], Iterator[Event]], request: GenerateRequest, point: Point) -> Cell:
+    """One cell, or why there is none."""
+    film = Film()
+    try:
+        for event in run(request):
+            film.take(event)
+            if isinstance(event, Done):
+                return Cell(point, event.result, event.student.image, done=event, film=film)
+    except RequestError as error:
+        return Cell(point, error=str(error))
+    raise AssertionError("a run ends with its result")
 
 
 def stored_cell(folder: Path, request: GenerateRequest, point: Point) -> tuple[Cell, Path] | None:
@@ -156,25 +182,48 @@ def stored_cell(folder: Path, request: GenerateRequest, point: Point) -> tuple[C
     for path in (folder / f"{point.name}.png", folder / f"{point.name}.mp4"):
         try:
             result = Result.from_dict(read_settings(path))
-            if replace(result.request, teacher_steps=2) == replace(at(request, point), teacher_steps=2):
+            if as_cell(result.request) == as_cell(at(request, point)):
                 return Cell(point, result, first_frame(path)), path
         except RequestError:
             continue
     return None
 
 
-def estimate(wanted: Sequence[Point], result: Result, area: float) -> float:
+def as_cell(request: GenerateRequest) -> GenerateRequest:
+    """A request without what does not change its student."""
+    return replace(request, teacher=False, teacher_steps=2)
+
+
+def stored_reference(folder: Path, request: GenerateRequest) -> Reference | None:
+    """The teacher that an earlier sweep of the same settings left in `folder`."""
+    for path in (folder / "teacher.png", folder / "teacher.mp4"):
+        try:
+            found = Reference(Result.from_dict(read_settings(path)), first_frame(path))
+            if found.result.teacher and found.fits(request):
+                return found
+        except RequestError:
+            continue
+    return None
+
+
+def estimate(wanted: Sequence[Point], result: Result, area: float, teacher: GenerateRequest | None = None) -> float:
     """Seconds the points will take, from an earlier result.
 
     area: high over low area; where the earlier run had no step of one of the sizes, such a step is taken to cost in
-    proportion.
+    proportion. teacher: a request whose teacher is run as well.
     """
     timings = result.student
     per_step = {stage.size == result.plan.size: stage.seconds / stage.steps for stage in timings.stages}
     high = per_step[True] if True in per_step else per_step[False] * area
     low = per_step[False] if False in per_step else high / area
     fixed = timings.encode + timings.decode + timings.switch
-    return sum(fixed + low_steps(point, area) * low + (point.steps - point.switch) * high for point in wanted)
+    whole = sum(fixed + low_steps(point, area) * low + (point.steps - point.switch) * high for point in wanted)
+    return whole + (fixed + teacher_calls(teacher) * high if teacher else 0)
+
+
+def teacher_calls(request: GenerateRequest) -> int:
+    """Network calls of a request's teacher."""
+    return request.teacher_steps * (1 if request.guidance == 1 else 2)
 
 
 def low_steps(point: Point, area: float) -> float:
@@ -186,84 +235,3 @@ def low_steps(point: Point, area: float) -> float:
         return point.switch
     *below, (full, _) = stages_of(point.plan)
     return sum(steps * area * math.prod(size) / math.prod(full) for size, steps in below)
-
-
-def row(cell: Cell) -> dict[str, Any]:
-    """A cell as one line of the CSV."""
-    values: dict[str, Any] = {**asdict(cell.point), "error": cell.error}
-    if cell.result is None:
-        return values
-    timings, request = cell.result.student, cell.result.request
-    values |= {"backbone": request.backbone, "student": cell.result.label, "prompt": request.prompt}
-    values |= {
-        "hardware": cell.result.hardware,
-        "dtype": cell.result.dtype,
-        "seed": request.seed,
-        "decoder": request.decoder,
-        "enlarge": timings.switch,
-    }
-    values |= {name: getattr(timings, name) for name in ("encode", "decode", "denoiser", "end_to_end")}
-    for name, small in (("low", True), ("high", False)):
-        values[name] = sum(s.seconds for s in timings.stages if (s.size != cell.result.plan.size) == small)
-    return values
-
-
-def csv_text(cells: Sequence[Cell]) -> str:
-    """All cells as CSV, times in seconds."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, restval="")
-    writer.writeheader()
-    writer.writerows(row(cell) for cell in cells)
-    return out.getvalue()
-
-
-def contact_sheet(cells: Sequence[Cell], side: int = 256) -> Image.Image:
-    """One picture of the grid: a row per steps, re-injection and η, a column per switch, times under the pictures."""
-    rows = list(dict.fromkeys(cell.point.row for cell in cells))
-    varied = len({row[2:] for row in rows}) > 1
-    columns = max(cell.point.switch for cell in cells) + 1
-    margin, caption = 10, 44 if varied else 26
-    width = columns * (side + margin) + margin
-    height = HEADER + len(rows) * (side + margin + caption) + margin
-    sheet = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(sheet)
-    made = next((cell.result for cell in cells if cell.result), None)
-    if made:
-        about = f"{made.request.prompt}, seed {made.request.seed}; {made.request.backbone}, {made.hardware}"
-        draw.text((margin, margin), about, fill="black", font_size=15)
-    for cell in cells:
-        point = cell.point
-        x = margin + point.switch * (side + margin)
-        y = HEADER + margin + rows.index(point.row) * (side + margin + caption)
-        label = point.split
-        if cell.result is None or cell.image is None:
-            draw.rectangle((x, y, x + side, y + side), outline="grey")
-            label += ": failed"
-        else:
-            sheet.paste(cell.image.resize((side, side), Image.Resampling.LANCZOS), (x, y))
-            label += f": {cell.result.student.end_to_end:.3f} s"
-        if varied:
-            label += f"\n{point.reinjection}, η {point.eta:g}"
-        draw.text((x, y + side + 4), label, fill="black", font_size=15)
-    return sheet
-
-
-def write_results(cells: Sequence[Cell], pictures: Mapping[Point, Path], folder: Path) -> list[Path]:
-    """Write sweep.png (contact sheet), sweep.csv and sweep.zip (both and the pictures); returns their paths.
-
-    pictures: the PNG or MP4 file of each finished cell. Raises RequestError when the folder cannot be written.
-    """
-    sheet, listing, bundle = (folder / f"sweep.{kind}" for kind in ("png", "csv", "zip"))
-    request = next((asdict(cell.result.request) for cell in cells if cell.result), {})
-    save_png(contact_sheet(cells), sheet, {"role": "sweep", "request": request})
-    write_whole(listing, lambda path: Path(path).write_text(csv_text(cells), encoding="utf-8"))
-
-    def pack(path: Path) -> None:
-        with zipfile.ZipFile(path, "w") as archive:
-            for file in (sheet, listing):
-                archive.write(file, file.name)
-            for point, file in pictures.items():
-                archive.write(file, f"{point.name}{file.suffix}")
-
-    write_whole(bundle, pack)
-    return [sheet, listing, bundle]

@@ -41,7 +41,8 @@ NO_TIMINGS = "After the first picture: the time of every part, student beside te
 
 SWEEP_ABOUT = (
     "The student for every split of its steps into low and full resolution, on one prompt and seed: see what each "
-    "choice costs and what it does to the picture. Click a picture to compare it with the teacher."
+    "choice costs and what it does to the picture. The teacher is drawn once (unless it is off under Advanced), and "
+    "every cell says how much faster it was and how far its picture is from the teacher's. Click one to compare them."
 )
 SWEEP_STEPS = "Numbers of steps to try"
 SWEEP_MORE = "Vary the noise, or try plans of several sizes"

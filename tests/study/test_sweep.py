@@ -20,32 +20,19 @@ from rmd.engine.results import Done, Output, StageTiming, Timings
 from rmd.method.plan import two_stage
 from rmd.method.schedule import scaled_linear
 from rmd.request import GenerateRequest
-from rmd.study.sweep import (
-    HEADER,
-    Cell,
-    Pair,
-    Point,
-    contact_sheet,
-    csv_text,
-    estimate,
-    low_steps,
-    pairs,
-    points,
-    row,
-    stored_cell,
-    sweep,
-    write_results,
-)
+from rmd.study.sweep import Cell, Pair, Point, estimate, low_steps, pairs, points, reference_of, stored_cell, sweep
+from rmd.study.sweep_files import HEADER, contact_sheet, csv_text, row, write_results
 
 REQUEST = GenerateRequest(backbone="x", prompt="a fox", seed=5, teacher=True)
 SMALL, LARGE = (4, 4), (8, 8)
+TOO_MUCH = 19.0
+"""A guidance with which the teacher fails."""
 
 
 def run(request: GenerateRequest) -> Iterator[Event]:
     """A session whose low steps take 1 s, high steps 4 s, everything else 1 s; three steps fail."""
     if request.steps == 3:
         raise RequestError("Three steps are not possible.")
-    assert not request.teacher
     plan = two_stage(
         scaled_linear(), request.steps, request.switch, SMALL, LARGE, eta=request.eta, reinjection=request.reinjection
     )
@@ -56,7 +43,13 @@ def run(request: GenerateRequest) -> Iterator[Event]:
     )
     picture = Image.new("RGB", (64, 64), "red")
     output = Output((picture,), Timings(0.5, stages, 0.25, 0.25, request.steps))
-    yield Done(request, plan, output, None, None, "cpu", "float32")
+    teacher = None
+    if request.teacher:
+        if request.guidance == TOO_MUCH:
+            raise RequestError("The teacher does not fit into the memory.")
+        grey = Image.new("RGB", (64, 64), (204, 0, 0))
+        teacher = Output((grey,), Timings(0.5, (StageTiming(LARGE, 50, 59.25),), 0.0, 0.25, 100))
+    yield Done(request, plan, output, teacher, None, "cpu", "float32")
 
 
 def test_pairs_hold_every_switch_that_the_steps_allow() -> None:
@@ -84,6 +77,31 @@ def test_a_failing_cell_does_not_stop_the_others() -> None:
     cells = list(sweep(run, REQUEST, wanted))
     assert [cell.point for cell in cells] == wanted
     assert [cell.error for cell in cells] == ["", "Three steps are not possible.", ""]
+
+
+def test_one_cell_brings_the_teacher_that_all_are_held_against() -> None:
+    cells = list(sweep(run, REQUEST, plain([(3, 1), (2, 0), (2, 1)]), teacher=True))
+    found = [reference for cell in cells if (reference := reference_of(cell))]
+    assert [bool(cell.error) for cell in cells] == [True, False, False], "what fails without a teacher is no reason"
+    (reference,) = found
+    assert reference_of(cells[1]) == reference
+    assert reference.seconds == 60.0
+    assert cells[2].result is not None
+    assert reference.speedup(cells[2].result) == pytest.approx(60 / 6)
+    assert cells[2].image is not None
+    assert reference.difference(cells[2].image) == pytest.approx((255 - 204) / 255 / 3)
+    assert reference.difference(Image.new("RGB", (32, 32))) is None
+    assert reference.fits(replace(REQUEST, steps=2, switch=2))
+    assert not reference.fits(replace(REQUEST, guidance=2.0))
+    line = row(cells[2], reference)
+    assert (line["teacher_end_to_end"], line["speedup"]) == (60.0, 10.0)
+
+
+def test_a_teacher_that_cannot_be_run_costs_no_cell() -> None:
+    wanted = plain([(1, 0), (2, 0), (2, 1)])
+    cells = list(sweep(run, replace(REQUEST, guidance=TOO_MUCH), wanted, teacher=True))
+    assert [cell.error for cell in cells] == ["", "", ""]
+    assert [reference_of(cell) for cell in cells] == [None] * 3
 
 
 def test_stopping_passes_through() -> None:
@@ -115,6 +133,14 @@ def test_the_csv_has_a_line_per_cell() -> None:
 def test_the_contact_sheet_has_a_row_per_steps_and_a_column_per_switch() -> None:
     sheet = contact_sheet(list(sweep(run, REQUEST, plain(pairs([1, 2, 3])))), side=64)
     assert sheet.size == (4 * 74 + 10, 3 * 100 + 10 + HEADER)
+
+
+def test_the_contact_sheet_begins_with_the_teacher() -> None:
+    cells = list(sweep(run, REQUEST, plain(pairs([1, 2])), teacher=True))
+    sheet = contact_sheet(cells, reference_of(cells[0]), side=64)
+    assert sheet.size == (3 * 74 + 10, 3 * 100 + 10 + HEADER)
+    assert sheet.getpixel((40, HEADER + 40)) == (204, 0, 0)
+    assert sheet.getpixel((40, HEADER + 140)) == (255, 0, 0)
 
 
 def test_other_kinds_of_noise_have_rows_of_their_own() -> None:

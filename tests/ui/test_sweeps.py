@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Download, Locator, Page, expect
 
 from rmd.engine.results import Done
 from rmd.request import GenerateRequest
-from rmd.study.sweep import HEADER
+from rmd.study.sweep_files import HEADER
 from tests.browsing import expect_result, fill_number, photograph, press_generate, visit
 from tests.servers import Server, SlowSession, serving, wait_until
 
@@ -69,7 +69,7 @@ def swept(browser: Browser, server: Server) -> Iterator[Page]:
     page.get_by_role("button", name="Vary the noise, or try plans of several sizes").click()
     for label in ("band", "mix", "0", "1"):
         axis(page, "Re-injections" if label.isalpha() else "Values of η").get_by_label(label, exact=True).check()
-    expect(status(page)).to_have_text("8 pictures, as much work as 10 full-resolution steps.")
+    expect(status(page)).to_have_text("8 pictures and the teacher, as much work as 22 full-resolution steps.")
     press_start(page)
     expect(status(page)).to_have_text("8 of 8 pictures.")
     yield page
@@ -129,18 +129,23 @@ def test_the_noise_axes_have_rows_of_their_own(swept: Page) -> None:
 
 def test_the_sheet_and_the_figures_hold_every_cell(swept: Page) -> None:
     sheet = Image.open(saved(swept, "Contact sheet (PNG)").path())
-    assert sheet.size == (3 * 266 + 10, 4 * 310 + 10 + HEADER)
+    assert sheet.size == (3 * 266 + 10, 5 * 310 + 10 + HEADER)  # the teacher's row first
     assert json.loads(sheet.info["rmd"])["role"] == "sweep"
     listing = saved(swept, "Timings (CSV)").path().read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO(listing)))
     names = {f"steps-{r['steps']}-low-{r['switch']}-{r['reinjection']}-eta-{float(r['eta']):g}" for r in rows}
     assert names == set(cells(swept))
     assert all(float(row["end_to_end"]) > 0 and not row["error"] for row in rows)
+    assert len({row["teacher_end_to_end"] for row in rows}) == 1
+    for row in rows:
+        assert float(row["speedup"]) == pytest.approx(float(row["teacher_end_to_end"]) / float(row["end_to_end"]))
+        assert 0 < float(row["difference"]) < 1
 
 
 def test_the_bundle_opens_and_its_pictures_know_their_settings(swept: Page) -> None:
     with zipfile.ZipFile(saved(swept, "Everything (ZIP)").path()) as bundle:
         assert bundle.testzip() is None
+        assert json.loads(Image.open(bundle.open("teacher.png")).info["rmd"])["role"] == "teacher"
         for name in cells(swept):
             inside = json.loads(Image.open(bundle.open(f"{name}.png")).info["rmd"])["request"]
             point = f"steps-{inside['steps']}-low-{inside['switch']}-{inside['reinjection']}-eta-{inside['eta']:g}"
@@ -167,6 +172,29 @@ def test_a_cell_brings_its_settings_and_its_picture(swept: Page) -> None:
     shown = swept.locator("#compare .cmp-frame.student img").get_attribute("src")
     assert shown
     assert swept.request.get(shown).body() == file
+
+
+def test_every_cell_is_held_against_one_teacher(swept: Page) -> None:
+    swept.get_by_role("tab", name="Sweep").click()
+    said = swept.locator("table.sweep button small").all_inner_texts()
+    assert len(said) == 8
+    assert all(re.fullmatch(r"[\d.]+×, differs \d+\.\d%", words) for words in said), said
+    teacher = swept.locator(".sweep-teacher")
+    expect(teacher).to_contain_text("6 steps")
+    photograph(swept, "sweep-teacher")
+    sources = []
+    for name in ("steps-2-low-0-band-eta-0", "steps-2-low-2-band-eta-1"):
+        swept.locator(f"[data-cell='{name}']").click()
+        expect(swept.get_by_role("tab", name="Compare")).to_have_attribute("aria-selected", "true")
+        sources.append(swept.locator("#compare .cmp-frame.teacher img").get_attribute("src"))
+        swept.get_by_role("tab", name="Sweep").click()
+        expect(swept.locator(f"[data-cell='{name}']")).to_have_attribute("aria-current", "true")
+    assert sources[0] == sources[1]
+    assert sources[0]
+    teacher.click()
+    expect(swept.locator("#compare .cmp-frame.teacher img")).to_have_attribute("src", sources[0])
+    expect(teacher).to_be_hidden()
+    assert swept.locator("table.sweep [aria-current]").count() == 0
 
 
 def test_stop_keeps_what_is_done_and_start_goes_on(browser: Browser, server: Server, session: SmallSession) -> None:
@@ -218,14 +246,16 @@ def test_the_cost_is_known_before_the_start(browser: Browser, server: Server) ->
     page = sweep_tab(browser, server, [])
     expect(status(page)).to_have_text("Choose at least one number of steps.")
     axis(page, "Numbers of steps").get_by_label("4", exact=True).check()
-    expect(status(page)).to_have_text("5 pictures, as much work as 12 full-resolution steps.")
+    expect(status(page)).to_have_text("5 pictures and the teacher, as much work as 24 full-resolution steps.")
     page.get_by_role("button", name="Advanced").click()
     fill_number(page, "Teacher steps", 2)
     press_generate(page)
     page.get_by_role("tab", name="Compare").click()
     expect_result(page)
     page.get_by_role("tab", name="Sweep").click()
-    expect(status(page)).to_have_text(re.compile(r"^5 pictures, about [\d.]+ (ms|s) going by your last picture\.$"))
+    expect(status(page)).to_have_text(
+        re.compile(r"^5 pictures and the teacher, about [\d.]+ (ms|s) going by your last picture\.$")
+    )
     page.get_by_label("Model", exact=True).click()
     page.get_by_role("option", name="Emoji SDXL").click()
     expect(status(page)).to_contain_text("as much work as")  # the last picture was another model's

@@ -7,11 +7,13 @@ from html import escape
 from typing import Any
 
 from rmd.serve.runner import Saved
-from rmd.study.sweep import Cell, Point, Row
-from rmd.ui.draw.units import count, duration
+from rmd.study.sweep import Cell, Point, Reference, Row
+from rmd.ui.draw.units import count, duration, times
 
 RUNNING_CELL = "…"
 """In the cell that is being made."""
+TEACHER = "teacher"
+"""What the reference is called beside the cells' names."""
 
 
 @dataclass
@@ -23,6 +25,15 @@ class Grid:
     cells: dict[Point, Cell] = field(default_factory=dict)
     saved: dict[Point, Saved] = field(default_factory=dict)
     thumbnails: dict[Point, str] = field(default_factory=dict)
+    reference: Reference | None = None
+    beside: Saved | None = None
+    """The result that the reference came with, whose teacher goes beside every cell."""
+    small: str = ""
+    """The reference's picture in small."""
+    best: dict[int, int] = field(default_factory=dict)
+    """The recommended switch by number of steps."""
+    picked: str = ""
+    """The cell that was opened last."""
 
     @property
     def varied(self) -> bool:
@@ -50,7 +61,19 @@ def grid_html(grid: Grid, running: Point | None = None) -> str:
         for row in rows
     )
     head = f"<thead><tr><td></td>{head}</tr></thead>"
-    return f'<div class="scroll" tabindex="0"><table class="sweep">{head}<tbody>{body}</tbody></table></div>'
+    table = f'<div class="scroll" tabindex="0"><table class="sweep">{head}<tbody>{body}</tbody></table></div>'
+    return reference_html(grid) + table
+
+
+def reference_html(grid: Grid) -> str:
+    """The teacher over the grid, as a button that opens it; nothing while there is none."""
+    if grid.reference is None:
+        return ""
+    steps, taken = count(grid.reference.result.request.teacher_steps), duration(grid.reference.seconds)
+    return (
+        f'<button type="button" class="sweep-teacher" data-cell="{TEACHER}" title="Open it beside its student">'
+        f'<img src="{grid.small}" alt=""><span><b>Teacher</b>{steps}, {taken}</span></button>'
+    )
 
 
 def row_head(grid: Grid, row: Row) -> str:
@@ -72,8 +95,20 @@ def cell_html(grid: Grid, point: Point | None, running: Point | None) -> str:
     about = f"{split}, {taken}"
     if grid.varied:
         about += f", {point.reinjection}, η {point.eta:g}"
+    beside, marks = "", []
+    if grid.reference:
+        gain, apart = (
+            times(grid.reference.speedup(cell.done.result)),
+            grid.reference.difference(cell.done.student.image),
+        )
+        beside = f"<small>{gain}" + (f", differs {apart:.1%}</small>" if apart is not None else "</small>")
+        about += f", {gain} over the teacher"
+    if point.plan is None and grid.best.get(point.steps) == point.switch:
+        marks.append("<em>recommended</em>")
+        about += ", recommended"
+    opened = ' aria-current="true"' if point.name == grid.picked else ""
     return (
-        f'<button type="button" data-cell="{point.name}" title="{about}">'
-        f'<img src="{grid.thumbnails[point]}" alt="{about}"><span>{taken}</span>'
+        f'<button type="button" data-cell="{point.name}" title="{about}"{opened}>'
+        f'<img src="{grid.thumbnails[point]}" alt="{about}">{"".join(marks)}<span>{taken}</span>{beside}'
         f'<i style="--low-share:{point.switch / point.steps:.3f}"></i></button>'
     )

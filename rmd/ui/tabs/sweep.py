@@ -10,15 +10,18 @@ from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from rmd.checks import Cancelled, Choice, RequestError, size_of
 from rmd.method.plan import MAX_STEPS
 from rmd.request import SETTINGS, GenerateRequest
 from rmd.serve.guard import sentence
 from rmd.serve.runner import Runner, Saved
-from rmd.study.sweep import Cell, Point, estimate, low_steps, pairs, points, sweep, write_results
+from rmd.study.sweep import Cell, Point, estimate, low_steps, pairs, points, reference_of, sweep, teacher_calls
+from rmd.study.sweep_files import write_results
 from rmd.ui import parts, text
-from rmd.ui.draw.grid import RUNNING_CELL, Grid, grid_html, progress
+from rmd.ui.draw.grid import RUNNING_CELL, TEACHER, Grid, grid_html, progress
+from rmd.ui.draw.schedule import best_switch
 from rmd.ui.draw.units import duration
 from rmd.ui.events import AT_ONCE, NO_CHANGE, Given, Updates, run_and_stop, visitor_of
 from rmd.ui.rail import Rail
@@ -85,7 +88,7 @@ class Sweep:
         )
         stopped = [self.table, self.status, *self.files]
         self.stop_button.click(self.stop, {self.grid}, stopped, cancels=[running], **AT_ONCE)
-        on_stage = [*self.compare.outputs, *self.rail.outputs, self.compare.tabs]
+        on_stage = [*self.compare.outputs, *self.rail.outputs, self.compare.tabs, self.table]
         self.table.select(self.picked, {self.grid, last}, on_stage, **AT_ONCE)
 
     def asked(self, given: Given) -> list[Point]:
@@ -111,18 +114,21 @@ class Sweep:
     def cost_of(self, points: list[Point], settings: dict[str, Any], last: Saved | None) -> str:
         if not points:
             return text.SWEEP_NONE
-        pictures = f"{len(points)} pictures"
         try:
             outline = self.runner.offer.outline(settings["backbone"])
+            checked = self.runner.request({**settings, **ANY_CELL, "prompt": "any"})
         except RequestError as error:
             return str(error)
+        pictures = f"{len(points)} pictures" + " and the teacher" * checked.teacher
         low, high = (math.prod(size_of(str(outline.fill(settings)[name]))) for name in ("low", "size"))
         area = high / low
         # a stored example's times may be another machine's
         if last is None or last.stored or last.result.request.backbone != outline.entry.id:
             calls = sum((point.steps - point.switch) + low_steps(point, area) / area for point in points)
+            calls += teacher_calls(checked) if checked.teacher else 0
             return f"{pictures}, as much work as {calls:.0f} full-resolution steps."
-        return f"{pictures}, about {duration(estimate(points, last.result, area))} going by your last picture."
+        seconds = estimate(points, last.result, area, checked if checked.teacher else None)
+        return f"{pictures}, about {duration(seconds)} going by your last picture."
 
     def start(self, request: gr.Request, given: Given) -> Iterator[Updates]:
         """The grid as it fills. Cells of the same settings that are there stay."""
@@ -136,10 +142,12 @@ class Sweep:
                 for eta in given[self.etas] or [checked.eta]:
                     self.runner.request({**settings, **ANY_CELL, "reinjection": kind, "eta": eta})
             grid = resumed(grid, checked, asked)
+            grid.best = self.recommended(checked, asked)
             missing = [point for point in grid.wanted if point not in grid.saved]
             visitor, until = visitor_of(request), time.monotonic() + self.runner.deadline
             yield self.filled(grid, next(iter(missing), None))
-            for cell in sweep(lambda r: self.runner.run(r, visitor, until), checked, missing):
+            reference = checked.teacher and grid.reference is None
+            for cell in sweep(lambda r: self.runner.run(r, visitor, until), checked, missing, reference):
                 self.add(grid, cell)
                 yield self.filled(grid, next((point for point in missing if point not in grid.cells), None))
             yield {**self.filled(grid), **self.ready(grid)}
@@ -154,9 +162,22 @@ class Sweep:
         grid.cells[cell.point] = cell
         if cell.done is not None:
             grid.saved[cell.point] = self.runner.save(cell.done, cell.film)
-            small = cell.done.student.image.copy()
-            small.thumbnail((THUMBNAIL, THUMBNAIL))
-            grid.thumbnails[cell.point] = parts.inline(small, "webp") or ""
+            grid.thumbnails[cell.point] = thumbnail(cell.done.student.image)
+        if reference := reference_of(cell):
+            grid.reference, grid.beside = reference, grid.saved[cell.point]
+            grid.small = thumbnail(reference.image)
+
+    def recommended(self, request: GenerateRequest, asked: list[Point]) -> dict[int, int]:
+        """The recommended switch of every number of steps, at the usual sizes, where there is one."""
+        outline = self.runner.offer.outline(request.backbone, request.student)
+        if outline.spec.detail is None or (request.size, request.low) != (
+            outline.spec.default_size,
+            outline.spec.default_low,
+        ):
+            return {}
+        size = outline.latent_size(outline.spec.high)
+        found = {steps: best_switch(outline, steps, size) for steps in {point.steps for point in asked}}
+        return {steps: switch for steps, switch in found.items() if switch is not None}
 
     def stop(self, request: gr.Request, given: Given) -> Updates:
         """Gradio cancels the event itself; what is there can be saved."""
@@ -168,12 +189,16 @@ class Sweep:
     def picked(self, given: Given, event: gr.EventData) -> Updates:
         """A clicked cell on the stage, beside the last teacher; what concerns the teacher alone stays in the rail."""
         grid, clicked = given[self.grid], event._data.get("cell")
-        saved = next((one for point, one in grid.saved.items() if point.name == clicked), None) if grid else None
+        if not isinstance(grid, Grid):
+            return NO_CHANGE
+        saved = next((one for point, one in grid.saved.items() if point.name == clicked), None)
+        saved = grid.beside if clicked == TEACHER else saved
         if saved is None:
             return NO_CHANGE
+        grid.picked = str(clicked)
         settings = self.rail.fill(saved.result.request, leave=("teacher", "teacher_steps"))
-        beside = with_teacher_of(saved, given[self.compare.last])
-        return {**self.compare.show(beside), **settings, **self.compare.in_front()}
+        shown = with_teacher_of(saved, grid.beside or given[self.compare.last])
+        return {**self.compare.show(shown), **settings, **self.compare.in_front(), self.table: grid_html(grid)}
 
     def filled(self, grid: Grid, running: Point | None = None) -> Updates:
         """The grid as it is now; running: the cell that is being made."""
@@ -188,7 +213,8 @@ class Sweep:
         if not cells:
             return {}
         pictures = {point: grid.saved[point].files["student"] for point in grid.wanted if point in grid.saved}
-        written = write_results(cells, pictures, self.runner.folder / uuid.uuid4().hex)
+        teacher = grid.beside.files.get("teacher") if grid.beside else None
+        written = write_results(cells, pictures, self.runner.folder / uuid.uuid4().hex, grid.reference, teacher)
         return {
             button: gr.update(value=str(path), interactive=True)
             for button, path in zip(self.files, written, strict=True)
@@ -209,4 +235,14 @@ def resumed(grid: Grid | None, request: GenerateRequest, points: list[Point]) ->
     if grid is None or grid.key != key:
         return Grid(key, points)
     done = {point: cell for point, cell in grid.cells.items() if cell.done is not None}
-    return Grid(key, points, done, grid.saved, grid.thumbnails)
+    again = Grid(key, points, done, grid.saved, grid.thumbnails)
+    if grid.reference and grid.reference.fits(request):
+        again.reference, again.beside, again.small = grid.reference, grid.beside, grid.small
+    return again
+
+
+def thumbnail(image: Image.Image) -> str:
+    """A small copy as an address."""
+    small = image.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    return parts.inline(small, "webp") or ""
