@@ -131,14 +131,15 @@ def main() -> None:
         folder = args.teacher_cache or (files / "teachers" if zero.present() else None)
         cache = TeacherCache(folder) if folder else None
         runner = Runner(session_for(offer), offer, files / "rmd", args.deadline, cache)
-        page = build(runner)
+        name, _, password = (args.auth or "").partition(":")
+        auth = (name, password) if args.auth else None
+        bare = ":" in args.host and not args.host.startswith("[")
+        host = f"[{args.host}]" if bare else args.host  # as addresses have it
+        options = Options(host, args.port or None, args.share, auth, args.rate_limit, args.proxies)
+        page = build(runner, downloads=options.private)
     except RequestError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from error
-    name, _, password = (args.auth or "").partition(":")
-    auth = (name, password) if args.auth else None
-    host = f"[{args.host}]" if ":" in args.host and not args.host.startswith("[") else args.host  # as addresses have it
-    options = Options(host, args.port or None, args.share, auth, args.rate_limit, args.proxies)
     launch(page, runner, options, **style.look())
 
 

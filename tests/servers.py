@@ -72,13 +72,18 @@ class Server:
 
 @contextmanager
 def serving(
-    tiny: Path, folder: Path, session: Session | None = None, deadline: float = 600.0, **options: Any
+    tiny: Path,
+    folder: Path,
+    session: Session | None = None,
+    deadline: float = 600.0,
+    downloads: bool = False,
+    **options: Any,
 ) -> Iterator[Server]:
     """The app on a free port until the block ends. folder: where all its files go."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         runner = Runner(session or Session(), Offer([tiny]), folder / "rmd", deadline)
-        page = build(runner)
+        page = build(runner, downloads)
         chosen = replace(Options(port=None), **options)
         _, url, _ = launch(page, runner, chosen, prevent_thread_lock=True, quiet=True, **style.look())
         try:

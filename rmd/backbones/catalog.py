@@ -175,6 +175,22 @@ def decoder_folder(entry: Entry) -> Path:
     return tiny.path
 
 
+def not_here() -> dict[str, str]:
+    """What `download` can fetch and is not, or not wholly, on this machine: what it is in words, by id."""
+    found: dict[str, str] = {}
+    for entry in map(with_folder, ENTRIES):
+        if entry.hub is None:
+            continue
+        if hub.cached(entry.hub.repo, entry.hub.revision) is None or missing_file(entry.folder):
+            found[entry.id] = f"{entry.name}, about {entry.hub.download_gb:g} GB, {entry.licence}"
+        for option in entry.students:
+            if option.path is None:
+                found[option.id] = f"Student of {entry.name}: {option.card.name}, {option.card.licence}"
+        if entry.decoder and entry.decoder.path is None:
+            found.setdefault(entry.decoder.id, f"Tiny decoder {entry.decoder.name}, {entry.decoder.licence}")
+    return found
+
+
 def download(id: str, on_bytes: hub.OnBytes = lambda done, total: None) -> Path:
     """Fetch a backbone, a published student or a tiny decoder by its id; returns the folder. Raises RequestError."""
     for entry in ENTRIES:

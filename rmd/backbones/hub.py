@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 )
 from tqdm import tqdm
 
-from rmd.checks import RequestError
+from rmd.checks import Cancelled, RequestError
 
 OnBytes = Callable[[int, int], None]
 """Called with the bytes that are there and the bytes in all."""
@@ -49,7 +49,7 @@ def cached(repo: str, revision: str = "main") -> Path | None:
 def download(repo: str, revision: str, allow: list[str], ignore: list[str], on_bytes: OnBytes) -> Path:
     """Fetch the files of a repository that match the patterns into the cache; returns their folder.
 
-    Raises RequestError, in a sentence: gated, missing, no network, no room on the disk.
+    on_bytes may raise Cancelled. Raises RequestError, in a sentence: gated, missing, no network, no room on the disk.
     """
     what: dict[str, Any] = {"revision": revision, "allow_patterns": allow, "ignore_patterns": ignore}
     what |= {"endpoint": constants.ENDPOINT, "cache_dir": constants.HF_HUB_CACHE}
@@ -61,17 +61,21 @@ def download(repo: str, revision: str, allow: list[str], ignore: list[str], on_b
             raise RequestError(f"{repo} on the Hugging Face Hub has none of the files {', '.join(allow)}.")
         what["tqdm_class"] = bar_for(on_bytes, wanted)
         return Path(huggingface_hub.snapshot_download(repo, **what))
-    except RequestError:
+    except (RequestError, Cancelled):
         raise
     except Exception as error:
         raise RequestError(reason(repo, revision, error)) from error
 
 
+def free_bytes() -> int:
+    """Room on the cache's disk."""
+    place = Path(constants.HF_HUB_CACHE)
+    return shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.exists())).free
+
+
 def check_room(repo: str, wanted: int) -> None:
     """Raise RequestError when the cache's disk has not the bytes that are wanted."""
-    place = Path(constants.HF_HUB_CACHE)
-    existing = next(folder for folder in (place, *place.parents) if folder.exists())
-    free = shutil.disk_usage(existing).free
+    place, free = Path(constants.HF_HUB_CACHE), free_bytes()
     if wanted > free:
         raise RequestError(
             f"{repo} needs {wanted / 1e9:.1f} GB more on the disk of {place}, where {free / 1e9:.1f} GB are free; "

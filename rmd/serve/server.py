@@ -44,11 +44,14 @@ class Options:
     proxies: int = 0
 
     @property
+    def private(self) -> bool:
+        """Whether only this machine can ask."""
+        return self.host in LOCAL and not self.share
+
+    @property
     def allowance(self) -> float:
         """Pictures a minute for each client; 0 where only this machine can ask, for nobody has to wait then."""
-        if self.rate_limit is not None:
-            return self.rate_limit
-        return 0.0 if self.host in LOCAL and not self.share else RATE
+        return self.rate_limit if self.rate_limit is not None else 0.0 if self.private else RATE
 
 
 def check_address(host: str, port: int) -> None:

@@ -35,8 +35,9 @@ def run_and_stop(
     shown: Component,
     unfinished: str,
     stopped: str,
+    limits: dict[str, Any] = ACCELERATOR,
 ) -> Any:
-    """Connect a run on the accelerator with its buttons (start, stop); returns the run's event.
+    """Connect a run (on the accelerator, or as `limits` says) with its buttons (start, stop); returns the run's event.
 
     After Stop a run ends with its current network call; until then the page would ignore that the next one is asked
     for, so neither button can be pressed. What was on its way when Stop was answered may be drawn after that answer:
@@ -55,7 +56,7 @@ def run_and_stop(
         show_progress_on=status,
         trigger_mode="once",
         api_visibility="private",
-        **ACCELERATOR,
+        **limits,
     )
     buttons[1].click(None, None, both, js=pressable(False, False, f"{flag} = true"), **AT_ONCE)
     words = json.dumps(stopped)

@@ -7,6 +7,7 @@ import gradio as gr
 from rmd.serve import sentences
 from rmd.serve.admission import ACCELERATOR
 from rmd.serve.api import endpoint
+from rmd.serve.fetch import Fetch
 from rmd.serve.runner import KEEP, Runner
 from rmd.ui import parts, text
 from rmd.ui.rail import Rail
@@ -20,8 +21,8 @@ from rmd.ui.tabs.sweep import Sweep
 QUEUE_LIMIT = 24
 
 
-def build(runner: Runner) -> gr.Blocks:
-    """The whole app, ready to launch."""
+def build(runner: Runner, downloads: bool = False) -> gr.Blocks:
+    """The whole app, ready to launch. downloads: whether visitors may have models fetched onto this machine."""
     offer = runner.offer
     strip = Examples(offer, examples.load(offer))
     with gr.Blocks(title="RMD", fill_width=True, analytics_enabled=False, delete_cache=(3600, int(KEEP))) as page:
@@ -40,7 +41,7 @@ def build(runner: Runner) -> gr.Blocks:
                 with gr.Tab("History", id="history"):
                     history = History(runner, rail, compare)
                 with gr.Tab("Models", id="models"):
-                    models = Models(offer, rail, compare)
+                    models = Models(offer, rail, compare, Fetch() if downloads else None)
                 with gr.Tab("About", id="about"):
                     gr.Markdown(text.ABOUT, elem_id="about-text")
         rail.connect(page)

@@ -18,6 +18,14 @@ IDLE = "Press Generate: the student draws first, the teacher follows with the sa
 QUEUED = "In the queue …"
 WARMING = "Warming up: {index} of {total} shapes"
 WAITING = "Another picture is being made; yours is next …"
+FETCH = "Fetch from the Hugging Face Hub"
+FETCH_ALL = "Everything in the catalog is on this machine."
+FETCH_ELSEWHERE = (
+    "Other models are fetched by whoever runs this app: python -m rmd models --download ID, or here, when the app "
+    "answers this machine alone."
+)
+FETCH_STOPPED = "Stopped. What has arrived is kept; the next download goes on from there."
+FETCHED = "{name} is here now. Start the app again to offer it."
 OTHER_MODEL = "The settings are for a model that is not offered here: {name}."
 STORED = "A stored example of {name}, made earlier on {hardware}. Press Generate to make your own."
 STORED_PICTURE = "from the stored example"
