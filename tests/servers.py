@@ -72,17 +72,17 @@ class Server:
 
 @contextmanager
 def serving(
-    tiny: Path,
+    tiny: Path | None,
     folder: Path,
     session: Session | None = None,
     deadline: float = 600.0,
     downloads: bool = False,
     **options: Any,
 ) -> Iterator[Server]:
-    """The app on a free port until the block ends. folder: where all its files go."""
+    """The app on a free port until the block ends. tiny: a model before the bundled ones. folder: for all its files."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        runner = Runner(session or Session(), Offer([tiny]), folder / "rmd", deadline)
+        runner = Runner(session or Session(), Offer([tiny] if tiny else []), folder / "rmd", deadline)
         page = build(runner, downloads)
         chosen = replace(Options(port=None), **options)
         _, url, _ = launch(page, runner, chosen, prevent_thread_lock=True, quiet=True, **style.look())

@@ -47,6 +47,29 @@ TIMINGS = "Where the time goes"
 PLAN_HINT = "96x96:1,144x144:1,192x192:2"
 NO_TIMINGS = "After the first picture: the time of every part, student beside teacher."
 
+TOUR_NAME = "A guided minute"
+TOUR_BEGIN = "New here? Take the one-minute tour"
+TOUR_WORDS = {
+    "Full size only": (
+        "All {steps} look at the whole picture. That is how few-step models usually work. It took {time}."
+    ),
+    "Small first, then large": (
+        "The first {switch} look at a picture of half the side, where a step took {cheaper} of a large one's time, and "
+        "decide what is where. At the switch the picture is enlarged, and the others draw the detail: {time}."
+    ),
+    "Small only": (
+        "Nothing looks at the full size, the result is only enlarged: {time}, and blurred. The best switch lies "
+        "between."
+    ),
+    "Without distillation": (
+        "The same {steps} on the teacher's own weights, made on this machine now. They need guidance, so each step is "
+        "two calls; the student was trained to need one. Now drag the line under the pictures yourself."
+    ),
+}
+TOUR = tuple(TOUR_WORDS.items())
+"""(title, words) of the captions; the figures are the stored example's."""
+TOUR_MADE = "Without distillation, made here in {time}. The teacher is the stored one."
+
 SWEEP_ABOUT = (
     "The student for every split of its steps into low and full resolution, on one prompt and seed: see what each "
     "choice costs and what it does to the picture. The teacher is drawn once (unless it is off under Advanced), and "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from rmd.engine.files import read_settings
@@ -65,6 +66,18 @@ def test_both_clips_move_as_one(page: Page) -> None:
     photograph(page, "clips")
     page.keyboard.press(" ")
     expect(transport.get_by_role("button", name="Pause")).to_be_visible()
+
+
+def test_the_frame_on_the_stage_is_saved_as_a_picture(page: Page) -> None:
+    made(page)
+    scrub_to(page, 3)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save frame").click()
+    assert download.value.suggested_filename == "frame-4-student-teacher.png"
+    sheet = Image.open(download.value.path())
+    assert sheet.size == (2 * WAN_CARD["high"][1], WAN_CARD["high"][0])
+    left, right = (sheet.crop((x, 0, x + sheet.width // 2, sheet.height)).tobytes() for x in (0, sheet.width // 2))
+    assert left != right
 
 
 def test_a_clip_is_saved_with_its_settings_and_brings_them_back(page: Page) -> None:

@@ -46,6 +46,41 @@ def place(page: Page) -> tuple[float, float, float]:
     return numbers[0], numbers[4], numbers[5]
 
 
+def test_full_screen_by_button_and_by_key(drawn: Page) -> None:
+    button = drawn.get_by_role("button", name="Full screen")
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    assert drawn.evaluate("document.fullscreenElement.matches('#compare .cmp')")
+    box = drawn.locator("#compare .cmp-frame").nth(1).bounding_box()
+    assert box
+    drawn.mouse.move(box["x"] + 10, box["y"] + 10)
+    drawn.mouse.wheel(0, -100)  # here the wheel alone zooms
+    expect(drawn.locator("#compare .cmp-zoom output")).to_have_text("120%")
+    drawn.locator("#compare .cmp-view").press("f")
+    expect(button).to_have_attribute("aria-pressed", "false")
+    expect(drawn.locator("#compare .cmp-zoom output")).to_have_text("100%")
+
+
+def test_on_a_phone_the_pictures_stay_in_sight(browser: Browser, app_url: str) -> None:
+    page = visit(browser, app_url, 390, 844, has_touch=True)
+    press_generate(page)
+    expect_result(page)
+    stage, picture = page.locator("#compare .cmp"), page.locator("#compare .cmp-frame.student")
+    page.get_by_text("New seed each time").scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('#settings').scrollIntoView()")
+    expect(stage).to_have_attribute("data-pinned", "")
+    box = picture.bounding_box()
+    assert box
+    assert 0 <= box["y"] < 20
+    assert 120 < box["height"] < 844 / 3
+    photograph(page, "phone-pinned")
+    height = page.evaluate("document.documentElement.scrollHeight")
+    page.evaluate("window.scrollTo(0, 0)")
+    expect(stage).not_to_have_attribute("data-pinned", "")
+    assert page.evaluate("document.documentElement.scrollHeight") == height, "nothing jumps"
+    page.context.close()
+
+
 def test_zoom_and_place_stay_in_step_by_keyboard(drawn: Page) -> None:
     choose(drawn, "Side by side")
     view = drawn.locator("#compare .cmp-view")

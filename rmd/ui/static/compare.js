@@ -82,6 +82,38 @@ function clips(sides) {
   play_clip(rolling);
 }
 
+/* The frame that both clips show, side by side as a PNG file. */
+function shoot() {
+  const shown = videos.filter((video) => video.src && video.videoWidth);
+  if (!shown.length) return;
+  const sheet = document.createElement("canvas");
+  sheet.width = shown.reduce((sum, video) => sum + video.videoWidth, 0);
+  sheet.height = Math.max(...shown.map((video) => video.videoHeight));
+  let x = 0;
+  for (const video of shown) { sheet.getContext("2d").drawImage(video, x, 0); x += video.videoWidth; }
+  const link = document.createElement("a");
+  link.href = sheet.toDataURL("image/png");
+  link.download = `frame-${frame + 1}-${shown.map((video) => (video.closest(".student") ? names.student : names.teacher)).join("-").toLowerCase()}.png`;
+  link.click();
+}
+
+/* Full screen, where the browser has it; there the wheel alone zooms. */
+const full = root.querySelector(".cmp-full");
+const whole = () => document.fullscreenElement === root;
+full.hidden = !root.requestFullscreen;
+function enlarge() { if (whole()) document.exitFullscreen(); else root.requestFullscreen?.().catch(() => {}); }
+document.addEventListener("fullscreenchange", () => { full.setAttribute("aria-pressed", whole()); magnify(1); });
+
+/* On a phone the pictures stay in sight, small, while the settings below them are moved. */
+const spot = root.querySelector(".cmp-spot");
+new IntersectionObserver(([seen_now]) => {
+  const away = narrow && !seen_now.isIntersecting && seen_now.boundingClientRect.bottom < 0 && root.dataset.have !== "none";
+  if (away === root.hasAttribute("data-pinned")) return;
+  spot.style.height = away ? spot.offsetHeight + "px" : "";
+  root.toggleAttribute("data-pinned", away);
+  move(0, 0);
+}).observe(spot);
+
 function slide(to) {
   at = Math.min(100, Math.max(0, to));
   root.style.setProperty("--at", at + "%");
@@ -174,6 +206,8 @@ for (const button of modes) button.addEventListener("click", () => choose(button
 for (const button of root.querySelectorAll("[data-zoom]"))
   button.addEventListener("click", () => magnify(zoom * (button.dataset.zoom > 0 ? 1.5 : 1 / 1.5)));
 play.addEventListener("click", () => run(!playing));
+full.addEventListener("click", enlarge);
+root.querySelector(".cmp-shot").addEventListener("click", shoot);
 roll.addEventListener("click", () => play_clip(!rolling));
 scrub.addEventListener("input", () => { play_clip(false); go(Number(scrub.value)); });
 
@@ -186,6 +220,7 @@ root.addEventListener("keydown", (event) => {
   else if (event.key === "+" || event.key === "=") magnify(zoom * 1.5);
   else if (event.key === "-") magnify(zoom / 1.5);
   else if (event.key === "0") magnify(1);
+  else if (event.key === "f" || event.key === "F") enlarge();
   else if (event.key === " " && root.dataset.mode === "flicker" && focus === view) flip();
   else if (event.key === " " && clip && focus === view) play_clip(!rolling);
   else if (clip && (event.key === "," || event.key === ".")) step_clip(event.key === "." ? 1 : -1);
@@ -245,7 +280,7 @@ for (const end of ["pointerup", "pointercancel"])
   });
 view.addEventListener("touchstart", (event) => { if (event.touches.length > 1) event.preventDefault(); }, { passive: false });
 view.addEventListener("wheel", (event) => {
-  if (!event.ctrlKey) return; // plain scrolling belongs to the page
+  if (!event.ctrlKey && !whole()) return; // plain scrolling belongs to the page
   event.preventDefault();
   magnify(zoom * (event.deltaY < 0 ? 1.2 : 1 / 1.2), seen(event.clientX, event.clientY));
 }, { passive: false });

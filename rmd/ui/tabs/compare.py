@@ -28,6 +28,7 @@ from rmd.ui.rail import Rail
 from rmd.ui.share import Share
 from rmd.ui.strip import moved, strip, strip_value
 from rmd.ui.tabs.examples import Examples
+from rmd.ui.tour import Tour
 from rmd.ui.view import LiveView, complete, with_teacher_of
 
 
@@ -42,6 +43,7 @@ class Compare:
         None once such a one was kept."""
         first = examples.all[0] if examples.all else None
         self.last = gr.State(first)
+        self.tour = Tour(self)
         with gr.Row(elem_id="duo"):
             with gr.Column(elem_id="pictures"):
                 self.pictures = parts.compare(complete(first) if first else None)
@@ -135,6 +137,7 @@ class Compare:
         self.strip.select(in_words(self.example_taken), None, example, **REFUSABLE)
         self.row.select(in_words(self.result_taken), {self.results}, self.outputs, **REFUSABLE)
         self.share.connect(page, self.last)
+        self.tour.connect(page)
         page.unload(self.leave)
         return running[0]
 
