@@ -37,6 +37,8 @@ evidence: .venv/.installed-dev
 	$(BIN)/python -m rmd evaluate --count 400 --seeds 4 --plans 4/2,4/1,4/3 --methods --out runs/evidence
 	cp runs/evidence/evidence.json assets/evidence/emoji-sdxl.json
 	cp runs/evidence/evidence.md assets/evidence/emoji-sdxl.md
+	cp runs/evidence/fd-teacher.svg assets/evidence/emoji-sdxl-teacher.svg
+	cp runs/evidence/fd-real.svg assets/evidence/emoji-sdxl-real.svg
 
 # The stored results the page shows; make them again after new weights, on a machine that does nothing else.
 EXAMPLE = $(BIN)/python -m rmd generate --film --out assets/examples/$(1) --steps $(2) --switch $(3) --seed $(4) --prompt $(5) \

@@ -25,6 +25,7 @@ from rmd.engine.session import Session, dtype_name
 from rmd.request import GenerateRequest
 from rmd.study.evidence.features import Features
 from rmd.study.evidence.measures import NEIGHBOURS
+from rmd.study.evidence.plot import forest
 from rmd.study.evidence.report import markdown, rows_of
 from rmd.study.evidence.rows import AGAIN, REAL, ROUND_TRIP, TEACHER, Row, method_rows, plan_rows, split, usual_rows
 from rmd.study.evidence.study import Study
@@ -34,6 +35,11 @@ ASSETS = Path(__file__).resolve().parents[2] / "assets"
 COUNT, SEEDS = (1, 100_000), (1, 64)
 BATCH = {"cpu": 16, "cuda": 32, "mps": 8}
 COLUMNS, SHOWN = 8, 40
+PLOTS = {
+    "fd_teacher": "Fréchet distance to the teacher's samples, less is nearer",
+    "fd_real": "Fréchet distance to real pictures, less is nearer",
+}
+"""Figures that are drawn."""
 
 
 def add_evaluate(commands: Any) -> None:
@@ -85,6 +91,9 @@ def run(args: argparse.Namespace) -> None:
     report["command"] = shlex.join(["python", "-m", "rmd", *sys.argv[1:]])
     write_text(args.out / "evidence.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     write_text(args.out / "evidence.md", markdown(report))
+    for kind, words in PLOTS.items():
+        if picture := forest(report, kind, words):
+            write_text(args.out / f"{kind.replace('_', '-')}.svg", picture)
     if world:
         quality = quality_of(study, report, world)
         write_text(args.out / "quality.json", json.dumps(quality, indent=1, ensure_ascii=False) + "\n")

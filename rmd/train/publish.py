@@ -59,9 +59,6 @@ def as_table(rows: list[dict[str, Any]]) -> str:
 def teacher(runs: Path, target: Path, continued: bool) -> None:
     """checkpoints/…: the pipeline, backbone.json, the training's history and README.md."""
     source = runs / "teacher" / "pipeline"
-    vae = AutoencoderTiny.from_pretrained(source / "vae", dtype=torch.float32)
-    shown = views.draw(64, torch.Generator().manual_seed(0))
-    latents = latents_of(vae, emoji.load_sprites(), shown)[0]
     card = {
         "name": "Emoji SDXL (bundled)",
         "high": HIGH,
@@ -76,7 +73,7 @@ def teacher(runs: Path, target: Path, continued: bool) -> None:
         "caption_words": list(views.CAPTION_WORDS),
         "attributes": [word for words in WORDS.values() for word in words],
         "prompts": PROMPTS.read_text().splitlines(),
-        "rgb_factors": fit_rgb(vae, latents),
+        "rgb_factors": factors_of(source / "vae"),
     }
     BackboneSpec(id="check", **{k: v for k, v in card.items() if k != "rgb_factors"})  # the reader's own shape
     rows = [facts_of("teacher", runs / "teacher")]
@@ -92,8 +89,39 @@ def teacher(runs: Path, target: Path, continued: bool) -> None:
         shutil.copytree(source, folder, dirs_exist_ok=True)
         (folder / BACKBONE_CARD).write_text(json.dumps(card, indent=1) + "\n")
         (folder / HISTORY).write_text(json.dumps(rows, indent=1) + "\n")
-        filled = TEACHER_CARD.format(history=as_table(rows), words=word_list(), guidance=GUIDANCE)
-        (folder / "README.md").write_text(filled)
+        (folder / "README.md").write_text(teacher_card(folder, rows))
+
+    replace_folder(target, fill)
+
+
+def teacher_card(folder: Path, rows: list[dict[str, Any]]) -> str:
+    """README.md of the pipeline in `folder`."""
+    vae = AutoencoderTiny.from_pretrained(folder / "vae")
+    millions = sum(p.numel() for p in vae.parameters()) / 1e6
+    return TEACHER_CARD.format(history=as_table(rows), words=word_list(), guidance=GUIDANCE, vae=millions)
+
+
+def factors_of(folder: Path) -> list[list[float]]:
+    """`fit_rgb` of an autoencoder's folder, on views of the world."""
+    vae = AutoencoderTiny.from_pretrained(folder, dtype=torch.float32)
+    shown = views.draw(64, torch.Generator().manual_seed(0))
+    return fit_rgb(vae, latents_of(vae, emoji.load_sprites(), shown)[0])
+
+
+def decoder(run: Path, target: Path) -> None:
+    """checkpoints/… with the decoder of `run`: its weights, the card's map to colours, the history and README.md."""
+    rows = history(target, [facts_of("decoder, with more blocks, the encoder kept", run)], True)
+    card = json.loads((target / BACKBONE_CARD).read_text())
+    card["rgb_factors"] = factors_of(run / "vae")
+    made = AutoencoderTiny.from_pretrained(run / "vae", dtype=torch.float16)
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(target, folder, dirs_exist_ok=True)
+        shutil.rmtree(folder / "vae")
+        made.save_pretrained(folder / "vae")
+        (folder / BACKBONE_CARD).write_text(json.dumps(card, indent=1) + "\n")
+        (folder / HISTORY).write_text(json.dumps(rows, indent=1) + "\n")
+        (folder / "README.md").write_text(teacher_card(folder, rows))
 
     replace_folder(target, fill)
 
@@ -156,7 +184,7 @@ A `StableDiffusionXLPipeline` at small size, trained from scratch by this reposi
 flat, anywhere on coloured backgrounds. It is the many-step teacher of the demo and the base of the student beside it.
 
 - **Parts**: UNet 21.3 M parameters (v-prediction, SDXL's noise table), CLIP text encoder 3.2 M, AutoencoderTiny
-  1.07 M (f8, 4 channels); fp16 safetensors.
+  {vae:.2f} M (f8, 4 channels); fp16 safetensors.
 - **Data**: Microsoft Fluent Emoji (MIT), the 3D pictures of npm `@lobehub/fluent-emoji-3d` 1.1.0 and the drawings of
   npm `@lobehub/fluent-emoji-flat` 1.1.0, put on plain or softly graded backgrounds in any size from half the canvas on,
   at any place, upright or tilted by up to 20 degrees, one in two mirrored (`rmd/worlds/views.py`); tokenizer from

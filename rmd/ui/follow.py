@@ -60,6 +60,8 @@ class Follow:
         stale = last is not None and not shown
         value = strip_value(outline, self.runner.plan(checked), film, self.examples.others(last), stale)
         opened = last is not None and shown and last.files == self.examples.first_files  # what a plain address opens
+        if last is not None and shown:
+            value["shown"] = self.name_of(last)
         if settings["prompt"]:
             value["query"] = "" if opened else query_of(self.runner, checked)
         return value
@@ -68,7 +70,16 @@ class Follow:
         """The strip of a result that is on the stage."""
         request = saved.result.request
         outline = self.runner.offer.outline(request.backbone, request.student)
-        return strip_value(outline, saved.result.plan, film_of(saved), self.examples.others(saved))
+        value = strip_value(outline, saved.result.plan, film_of(saved), self.examples.others(saved))
+        return {**value, "shown": self.name_of(saved)}
+
+    def name_of(self, saved: Saved) -> str:
+        """By which `found` gives a result back; "" for what is only passed by, the other plans of an example."""
+        return self.examples.name_of(saved) if saved.stored else saved.id
+
+    def found(self, name: str) -> Saved | None:
+        """A result by its name, where it is still there."""
+        return self.examples.named(name) or self.runner.find(name)
 
 
 def within(settings: Settings) -> Settings:

@@ -38,7 +38,7 @@ def build(runner: Runner, downloads: bool = False) -> gr.Blocks:
                     compare = Compare(runner, rail, strip, tabs)
                 with gr.Tab("Sweep", id="sweep"):
                     sweep = Sweep(runner, rail, compare)
-                with gr.Tab("History", id="history"):
+                with gr.Tab("History", id="history") as past:
                     history = History(runner, rail, compare)
                 with gr.Tab("Models", id="models"):
                     models = Models(offer, rail, compare, Fetch() if downloads else None)
@@ -46,6 +46,6 @@ def build(runner: Runner, downloads: bool = False) -> gr.Blocks:
                     gr.Markdown(text.ABOUT, elem_id="about-text")
         rail.connect(page)
         sweep.connect()
-        history.connect(page, compare.connect(page))
+        history.connect(page, compare.connect(page), past)
         models.connect()
     return page.queue(max_size=QUEUE_LIMIT, default_concurrency_limit=4, api_open=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -34,7 +35,11 @@ class Share:
 
     def visited(self, request: gr.Request) -> Updates:
         """Settings from the address of the page; raises RequestError for a link that does not fit."""
-        given = {name: value for name, value in request.query_params.items() if name in self.rail.settings}
+        return self.linked(request.query_params)
+
+    def linked(self, query: Mapping[str, str]) -> Updates:
+        """Settings from the end of an address; raises RequestError for a link that does not fit."""
+        given = {name: value for name, value in query.items() if name in self.rail.settings}
         if not given:
             return NO_CHANGE
         try:

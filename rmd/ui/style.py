@@ -82,7 +82,9 @@ def look() -> dict[str, Any]:
 
 
 def css() -> str:
-    return "".join((STATIC / name).read_text(encoding="utf-8") for name in ("style.css", "compare.css", "strip.css"))
+    return "".join(
+        (STATIC / name).read_text(encoding="utf-8") for name in ("style.css", "compare.css", "strip.css", "panes.css")
+    )
 
 
 def static(name: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 from rmd.backbones import catalog
 from rmd.backbones.outline import Outline, read_outline
 from rmd.study.evidence.advice import measured_switch
-from rmd.study.evidence.samples import weights_digest
+from rmd.study.evidence.samples import made_with
 
 PLAN = {"reinjection": "band", "eta": 1.0, "mapping": "logsnr", "upsampler": "bilinear"}
 
@@ -25,7 +25,7 @@ def outline(tiny_sdxl: Path, tiny_student: Path, tmp_path: Path) -> Outline:
 
 
 def report(outline: Outline, values: dict[int, float], **changes: Any) -> dict[str, Any]:
-    made = {**PLAN, "steps": 4, "weights": weights_digest(outline.entry.student), **changes}
+    made = {**PLAN, "steps": 4, "weights": made_with(outline.entry.folder, outline.entry.student), **changes}
     rows = {
         f"student, {switch}": {
             "made_by": {**made, "switch": switch},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from rmd.study.evidence import measures
 from rmd.study.evidence.bootstrap import Estimate, draws, of_means, of_sets
+from rmd.study.evidence.plot import forest
 
 
 def white(*shape: int, seed: int = 0) -> Tensor:
@@ -109,3 +112,20 @@ def test_paired_differences_see_what_single_intervals_do_not() -> None:
 def test_prompts_without_a_value_are_left_out() -> None:
     values = torch.tensor([1.0, math.nan, 3.0])
     assert of_means(values, [torch.tensor([0, 1, 1])]) == Estimate(2.0, (1.0,))
+
+
+def test_the_plot_has_a_line_for_every_row_that_a_model_made() -> None:
+    def row(value: float, role: str = "student") -> dict[str, Any]:
+        figure = {"value": value, "low": value - 5, "high": value + 5}
+        return {"fd_teacher": figure, "made_by": {"role": role}, "cost": {"nfe": 4}}
+
+    report = {
+        "rows": {"real": {"fd_teacher": {"value": 9.0}}, "student, <2+2>": row(40), "not distilled, 2+2": row(30)},
+        "reference": "student, <2+2>", "count": 8, "hardware": "a machine", "date": "2026-01-01",
+    }  # fmt: skip
+    drawn = forest(report, "fd_teacher", "a distance")
+    parsed = ElementTree.fromstring(drawn)
+    titles = [one.text for one in parsed.iter("{http://www.w3.org/2000/svg}title")]
+    assert titles == ["not distilled, 2+2: 30.0 (25.0 to 35.0)", "student, <2+2>: 40.0 (35.0 to 45.0)"]
+    assert "8 pictures a row, a machine" in drawn
+    assert forest(report, "fd_real", "another") == ""

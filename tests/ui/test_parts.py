@@ -187,7 +187,7 @@ def test_two_entries_are_compared_by_picture_settings_and_times(
     first = entry(Saved(stored[0].result, {r: kept / p.name for r, p in stored[0].files.items()}))
     second = {**first, "id": "b" * 32, "request": {**first["request"], "steps": 2, "prompt": "<b>"}}
     given = {history.entries: [first, second]}
-    shown = history.compared(given, event(first="0", second="1"))
+    shown = history.compared(given, event(marks=["0", "1"]))
     pair, rows = shown[history.pair], shown[history.pair_table]
     assert shown[history.pair_block]["visible"] is True
     assert pair["student"]["name"] == "Picture A"
@@ -199,7 +199,7 @@ def test_two_entries_are_compared_by_picture_settings_and_times(
     assert "<b>" not in rows
     assert '<tr><th scope="row">Seed</th><td>5</td><td>5</td></tr>' in rows
     assert figures(stored[0].result)["hardware"] in rows
-    for wrong in ({"first": "0"}, {"first": "0", "second": "7"}, {"first": "x", "second": "0"}):
+    for wrong in ({"marks": ["0"]}, {"marks": ["0", "7"]}, {"marks": ["x", "0"]}, {}):
         with pytest.raises(RequestError, match="no longer be compared"):
             history.compared(given, event(**wrong))
     assert "–" in pair_table([{}, {}])  # entries of an older version hold less

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rmd.backbones.outline import Outline
-from rmd.study.evidence.samples import weights_digest
+from rmd.study.evidence.samples import made_with
 
 FOLDER = Path(__file__).resolve().parents[3] / "assets" / "evidence"
 """ID.json of `evaluate --methods` for the bundled models."""
@@ -35,7 +35,7 @@ def measured_switch(outline: Outline, steps: int, folder: Path = FOLDER) -> Meas
         return None
     rows: dict[str, Any] = report["rows"]
     usual = rows.get(str(report["reference"]), {}).get("made_by")
-    if usual is None or usual["weights"] != weights_digest(outline.entry.student):
+    if usual is None or usual["weights"] != made_with(outline.entry.folder, outline.entry.student):
         return None
     found = {
         made["switch"]: row["fd_teacher"]

@@ -88,12 +88,18 @@ def digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
+def made_with(base: Path, student: Path | None) -> str:
+    """The digest of the weights that make a picture: a student's and its base's autoencoder, or all of the base's."""
+    return weights_digest(student, base / "vae") if student else weights_digest(base)
+
+
 @lru_cache(maxsize=64)
-def weights_digest(folder: Path) -> str:
-    """Twelve hexadecimal digits of all safetensors files of a folder (or of one file), by their contents."""
+def weights_digest(*folders: Path) -> str:
+    """Twelve hexadecimal digits of all safetensors files of folders (or of single files), by their contents."""
     found = hashlib.sha256()
-    for file in sorted(folder.rglob("*.safetensors")) if folder.is_dir() else [folder]:
-        with file.open("rb") as opened:
-            while chunk := opened.read(1 << 22):
-                found.update(chunk)
+    for folder in folders:
+        for file in sorted(folder.rglob("*.safetensors")) if folder.is_dir() else [folder]:
+            with file.open("rb") as opened:
+                while chunk := opened.read(1 << 22):
+                    found.update(chunk)
     return found.hexdigest()[:12]

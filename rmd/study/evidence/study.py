@@ -30,7 +30,7 @@ from rmd.request import GenerateRequest
 from rmd.study.evidence import measures
 from rmd.study.evidence.bootstrap import Estimate, draws, of_means, of_sets
 from rmd.study.evidence.rows import AGAIN, REAL, ROUND_TRIP, TEACHER, Row
-from rmd.study.evidence.samples import Store, about, digest, weights_digest
+from rmd.study.evidence.samples import Store, about, digest, made_with
 from rmd.train.sheets import to_image
 
 SEED = 1234
@@ -118,10 +118,10 @@ class Study:
         return sample(self.loaded(requests[0]), requests, row.role)
 
     def weights(self, row: Row) -> str:
-        """The digest of the network that a row runs."""
+        """The digest of the weights that make a row's pictures."""
         outline = read_outline(catalog.find(self.outline.entry.id), row.changes.get("student"))
         folder = catalog.student_folder(outline.entry, row.changes.get("student")) if row.role == "student" else None
-        return weights_digest(folder or outline.entry.folder)
+        return made_with(outline.entry.folder, folder)
 
     def make_real(self) -> None:
         """The world's own pictures of the prompts, twice, and once through the autoencoder."""

@@ -1,4 +1,5 @@
-/* The history: opening an entry is reported as `select`; as soon as two are marked they are reported as `submit`. */
+/* The history: opening an entry is reported as `select`; as soon as two to four are marked they are reported as `submit`; what
+   another tab of the browser wrote as `input`. */
 let marked = [];
 function show() {
   for (const button of element.querySelectorAll("[data-mark]")) {
@@ -14,8 +15,9 @@ element.addEventListener("click", (event) => {
   if (!button) return;
   if (button.dataset.index !== undefined) return trigger("select", { index: button.dataset.index });
   const mark = button.dataset.mark;
-  marked = marked.includes(mark) ? marked.filter((other) => other !== mark) : [...marked, mark].slice(-2);
+  marked = marked.includes(mark) ? marked.filter((other) => other !== mark) : [...marked, mark].slice(-4);
   show();
-  if (marked.length === 2) trigger("submit", { first: marked[0], second: marked[1] });
+  if (marked.length > 1) trigger("submit", { marks: marked });
 });
+window.addEventListener("storage", (event) => { if (event.key === "rmd-history") trigger("input"); });
 watch("value", () => { marked = []; });

@@ -1,8 +1,9 @@
 /* The strip. `value` is {counts, scales, most, cells, ratio, words, stale, stored}: steps at every size, smallest first,
    and each size's side over the result's; a cell per step {low, scale, logsnr, student, teacher}, estimates as addresses;
    stale: whether the stage shows a result of other settings; stored: {"4/2": {file, words}}, pictures of two sizes that
-   can stand on the stage at once; query: the settings as the end of the page's address. Reports `select` with {counts}, or {sizes} where another number of sizes is wanted, and
-   shows what it points at in the compare view. */
+   can stand on the stage at once; query: the settings as the end of the page's address; shown: the result's name, which
+   makes a step of the browser's history. Reports `select` with {counts}, or {sizes} where another number of sizes is
+   wanted, `submit` with {shown, query} for a step back or forward, and shows what it points at in the compare view. */
 const root = element.querySelector(".strip");
 const row = root.querySelector(".strip-row");
 const words = root.querySelector(".strip-words");
@@ -155,6 +156,28 @@ for (const button of root.querySelectorAll("[data-steps]"))
 for (const button of root.querySelectorAll("[data-sizes]"))
   button.addEventListener("click", () => { asked = 0; trigger("select", { sizes: counts.length + Number(button.dataset.sizes) }); });
 
+/* The address follows the settings, and every other result is a step that Back takes again. */
+let shown = null, gone = null;
+function note(value) {
+  if (value.query === undefined || value.shown === undefined) {
+    if (value.query !== undefined) history.replaceState(history.state, "", address(value));
+    else if (shown === null && value.shown) { // what the page opens with
+      shown = value.shown;
+      history.replaceState({ shown }, "", location.href);
+    }
+    return;
+  }
+  const another = shown !== null && value.shown && value.shown !== shown && value.shown !== gone;
+  history[another ? "pushState" : "replaceState"]({ shown: value.shown || shown }, "", address(value));
+  shown = value.shown || shown;
+  gone = null;
+}
+function address(value) { return location.pathname + (value.query && `?${value.query}`); }
+window.addEventListener("popstate", (event) => {
+  gone = (event.state && event.state.shown) || "";
+  trigger("submit", { shown: gone, query: location.search });
+});
+
 function update() {
   const value = props.value;
   if (value) answered(value);
@@ -162,7 +185,7 @@ function update() {
   // what is on its way when the next move is made is an answer to the one before
   if (!same(value.counts, counts) && Date.now() - asked < 1500) return void setTimeout(update, 1600);
   document.querySelector("#compare .cmp")?.toggleAttribute("data-stale", Boolean(value.stale));
-  if (value.query !== undefined) history.replaceState(history.state, "", location.pathname + (value.query && `?${value.query}`));
+  note(value);
   counts = value.counts;
   place(value);
 }

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
+from urllib.parse import parse_qsl
 
 import gradio as gr
 from gradio.components import Component
@@ -134,6 +135,7 @@ class Compare:
         taken: set[Any] = {*rail.inputs, self.last}
         after = self.steps.select(self.strip_taken, taken, example, trigger_mode="multiple", **AT_ONCE)
         after.then(in_words(self.redraw), **redrawn)
+        self.steps.submit(in_words(self.gone_back), None, example, **REFUSABLE)
         self.strip.select(in_words(self.example_taken), None, example, **REFUSABLE)
         self.row.select(in_words(self.result_taken), {self.results}, self.outputs, **REFUSABLE)
         self.share.connect(page, self.last)
@@ -243,15 +245,29 @@ class Compare:
         switch = str(event._data.get("switch", ""))
         return int(switch) if switch.isdigit() and int(switch) <= MAX_STEPS else gr.skip()
 
+    def gone_back(self, event: gr.EventData) -> Updates:
+        """Back or forward in the browser: the result that stood there and its settings, or those of the address."""
+        saved = self.follow.found(str(event._data.get("shown", "")))
+        query = dict(parse_qsl(str(event._data.get("query", "")).removeprefix("?")))
+        if saved is None:
+            return self.share.linked(query)
+        settings = self.share.linked(query) if query else self.settings_of(saved)
+        words = self.examples.label(saved) if saved.stored else f"Made earlier, seed {saved.result.request.seed}."
+        return {**self.show(saved), **settings, **self.say(words)}
+
+    def settings_of(self, saved: Saved) -> Updates:
+        """The rail with a stored result's settings, where they can be used here."""
+        stored = saved.result.request
+        try:
+            student = self.runner.offer.student_of(stored.backbone, stored.student)
+            return self.rail.fill(self.runner.request({**asdict(stored), "student": student}))
+        except RequestError:
+            return {}
+
     def example_taken(self, event: gr.EventData) -> Updates:
         """A stored result on the stage; its settings follow where they can be used."""
         saved = self.examples.picked(event._data)
-        updates = {**self.show(saved), **self.say(self.examples.label(saved))}
-        with contextlib.suppress(RequestError):
-            stored = saved.result.request
-            student = self.runner.offer.student_of(stored.backbone, stored.student)
-            updates |= self.rail.fill(self.runner.request({**asdict(stored), "student": student}))
-        return updates
+        return {**self.show(saved), **self.say(self.examples.label(saved)), **self.settings_of(saved)}
 
     def result_taken(self, given: Given, event: gr.EventData) -> Updates:
         """One of several results on the stage."""

@@ -65,6 +65,13 @@ class Examples:
             return {}
         return self._others.get(saved.files["teacher"], {})
 
+    def name_of(self, saved: Saved) -> str:
+        """By which `named` gives an example back; "" for what is none, and for its other plans."""
+        return next((f"example-{i}" for i, one in enumerate(self.all) if one.files == saved.files), "")
+
+    def named(self, name: str) -> Saved | None:
+        return next((one for one in self.all if self.name_of(one) == name), None)
+
     def place(self) -> gr.HTML:
         """The strip's component, where the page is being built."""
         return parts.buttons(self.html(), "examples")

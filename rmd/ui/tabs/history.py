@@ -16,14 +16,26 @@ from rmd.ui import parts, text
 from rmd.ui.draw.history import history_html, pair_table
 from rmd.ui.draw.units import times
 from rmd.ui.events import AT_ONCE, REFUSABLE, Given, Updates
+from rmd.ui.panes import candidate, panes, panes_value
 from rmd.ui.rail import Rail
 from rmd.ui.tabs.compare import Compare
 from rmd.ui.view import clip
 
 KEPT = 24
 """Pictures in the history."""
+MOST = 4
+"""Pictures in step."""
 THUMBNAIL = 160
 GENTLY = "block: 'start', behavior: matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth'"
+
+
+READ = """() => {
+  try { return [JSON.parse(localStorage.getItem("rmd-history")) ?? []]; } catch { return [[]]; }
+}"""
+WRITE = """(entries) => {
+  try { localStorage.setItem("rmd-history", JSON.stringify(entries)); } catch { /* full, or a private window */ }
+}"""
+"""The browser's own store, read anew before anything is added, so that several tabs keep one history."""
 
 
 class History:
@@ -31,26 +43,29 @@ class History:
 
     def __init__(self, runner: Runner, rail: Rail, compare: Compare):
         self.runner, self.rail, self.compare = runner, rail, compare
-        # A fixed secret, so that the history outlives the server; it stays in the visitor's browser anyway.
-        self.entries = gr.BrowserState([], storage_key="rmd-history", secret="rmd", render=False)
+        self.entries = gr.JSON([], visible=False, render=False)
         parts.block(f'<p class="note">{text.HISTORY_ABOUT}</p>', "history-about")
         with gr.Column(visible=False, elem_id="pair-block") as self.pair_block:
             self.pair = parts.compare({}, "pair")
             self.pair_table = parts.block("", "pair-table")
+        self.panes = panes("history-panes")
         self.cards = parts.buttons(history_html([]), "history", "history.js")
 
-    def connect(self, page: gr.Blocks, running: Any) -> None:
-        """running: the event of a run, after whose end there is something to remember."""
+    def connect(self, page: gr.Blocks, running: Any, tab: gr.Tab) -> None:
+        """running: the event of a run, after whose end there is something to remember. tab: where this is."""
         self.entries.render()  # outside the tab, whose parts the browser makes only when it is opened
         both = [self.entries, self.cards]
-        page.load(self.opened, {self.entries}, both, **AT_ONCE)
+        for begins in (page.load, tab.select, self.cards.input):  # the last where another tab of the browser wrote
+            begins(None, None, self.entries, js=READ, **AT_ONCE).then(self.opened, {self.entries}, both, **AT_ONCE)
         for ended in (running.success, self.compare.stopping.then):
-            ended(self.remember, {self.compare.results, self.entries}, both, **AT_ONCE)
+            read = ended(None, None, self.entries, js=READ, **AT_ONCE)
+            kept = read.then(self.remember, {self.compare.results, self.entries}, both, **AT_ONCE)
+            kept.then(None, self.entries, None, js=WRITE, **AT_ONCE)
         on_stage = [*self.compare.outputs, *self.rail.outputs, self.compare.tabs]
         self.cards.select(in_words(self.reopen), {self.entries}, on_stage, **REFUSABLE)
-        shown = [self.pair_block, self.pair, self.pair_table]
+        shown = [self.pair_block, self.pair, self.pair_table, self.panes]
         self.cards.submit(in_words(self.compared), {self.entries}, shown, **REFUSABLE).success(
-            None, None, None, js=f"() => document.querySelector('#pair-block').scrollIntoView({{ {GENTLY} }})",
+            None, None, None, js=f"() => document.querySelector('#history-about').scrollIntoView({{ {GENTLY} }})",
             **AT_ONCE,
         )  # fmt: skip
 
@@ -83,16 +98,28 @@ class History:
         return {**self.compare.show(saved), **self.rail.fill(checked), **self.compare.in_front()}
 
     def compared(self, given: Given, event: gr.EventData) -> Updates:
-        """The two marked entries in one compare view, with what differs between them."""
+        """The two marked entries in one compare view, with what differs between them; three or four as panes."""
         try:
-            both = [(given[self.entries] or [])[int(event._data[name])] for name in ("first", "second")]
+            if len(event._data["marks"]) > 2:
+                return self.several([(given[self.entries] or [])[int(mark)] for mark in event._data["marks"][:MOST]])
+            both = [(given[self.entries] or [])[int(mark)] for mark in event._data["marks"]]
             sides = [self.side(mark, one) for mark, one in zip("AB", both, strict=True)]
             table = pair_table(both)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise RequestError("These entries can no longer be compared.") from error
         ratio = next((side.pop("ratio") for side in sides if "ratio" in side), 1)
         view = {"student": sides[0], "teacher": sides[1], "ratio": ratio}
-        return {self.pair_block: gr.update(visible=True), self.pair: view, self.pair_table: table}
+        there: Updates = {self.pair_block: gr.update(visible=True), self.pair: view, self.pair_table: table}
+        return {**there, self.panes: {}}
+
+    def several(self, marked: list[dict[str, Any]]) -> Updates:
+        """Up to four in step; those alone whose pictures the server still has."""
+        saved = [self.runner.find(str(one.get("id"))) for one in marked]
+        there = [(letter, one, known) for letter, one, known in zip("ABCD", saved, marked, strict=False) if one]
+        if len(there) < 2:
+            raise RequestError(text.FORGOTTEN_ALL)
+        named = [candidate(one, f"{letter}: {known['plan']}") for letter, one, known in there]
+        return {self.pair_block: gr.update(visible=False), self.panes: panes_value(named, there[0][1].result)}
 
     def side(self, mark: str, one: dict[str, Any]) -> dict[str, Any]:
         """One picture; the small copy from the browser where the server no longer has it."""
@@ -109,7 +136,7 @@ class History:
 
 def known(entries: Any) -> list[dict[str, Any]]:
     """What of the browser's list can be an entry; anything may stand there."""
-    return [one for one in entries or [] if isinstance(one, dict)]
+    return [one for one in entries if isinstance(one, dict)] if isinstance(entries, list) else []
 
 
 def entry(saved: Saved) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from rmd.ui.draw.grid import RUNNING_CELL, TEACHER, Grid, grid_html, progress
 from rmd.ui.draw.schedule import best_switch
 from rmd.ui.draw.units import duration
 from rmd.ui.events import AT_ONCE, NO_CHANGE, Given, Updates, run_and_stop, visitor_of
+from rmd.ui.panes import candidate, panes, panes_value
 from rmd.ui.rail import Rail
 from rmd.ui.tabs.compare import Compare
 from rmd.ui.view import with_teacher_of
@@ -61,6 +62,7 @@ class Sweep:
         cost = self.cost_of(wanted(STEPS_AT_FIRST, [], [], at_first), at_first, None) if at_first["backbone"] else ""
         self.status = parts.block(parts.status(cost) if cost else "", "sweep-status")
         self.table = parts.buttons("", "sweep-table")
+        self.panes = panes("sweep-panes")
         with gr.Row():
             labels = ("Contact sheet (PNG)", "Timings (CSV)", "Everything (ZIP)")
             self.files = [gr.DownloadButton(one, interactive=False, size="sm", min_width=120) for one in labels]
@@ -79,14 +81,14 @@ class Sweep:
             [self.start_button.click],
             self.start,
             {*axes, self.grid, *self.rail.inputs},
-            [self.table, self.status, *self.files, self.grid],
+            [self.table, self.status, *self.files, self.panes, self.grid],
             (self.start_button, self.stop_button),
             self.status,
             self.table,
             f"table => table?.includes({RUNNING_CELL!r}) ? table.replace({RUNNING_CELL!r}, '') : undefined",
             parts.status(text.SWEEP_STOPPED),
         )
-        stopped = [self.table, self.status, *self.files]
+        stopped = [self.table, self.status, *self.files, self.panes]
         self.stop_button.click(self.stop, {self.grid}, stopped, cancels=[running], **AT_ONCE)
         on_stage = [*self.compare.outputs, *self.rail.outputs, self.compare.tabs, self.table]
         self.table.select(self.picked, {self.grid, last}, on_stage, **AT_ONCE)
@@ -215,10 +217,11 @@ class Sweep:
         pictures = {point: grid.saved[point].files["student"] for point in grid.wanted if point in grid.saved}
         teacher = grid.beside.files.get("teacher") if grid.beside else None
         written = write_results(cells, pictures, self.runner.folder / uuid.uuid4().hex, grid.reference, teacher)
-        return {
+        files: Updates = {
             button: gr.update(value=str(path), interactive=True)
             for button, path in zip(self.files, written, strict=True)
         }
+        return {**files, self.panes: voted(grid)}
 
 
 def wanted(
@@ -239,6 +242,15 @@ def resumed(grid: Grid | None, request: GenerateRequest, points: list[Point]) ->
     if grid.reference and grid.reference.fits(request):
         again.reference, again.beside, again.small = grid.reference, grid.beside, grid.small
     return again
+
+
+def voted(grid: Grid) -> dict[str, Any]:
+    """The grid's results, the teacher first, for the panes and their blind vote."""
+    found = [candidate(grid.beside, "teacher", "teacher")] if grid.beside else []
+    mine = {point: grid.saved[point] for point in grid.wanted if point in grid.saved}
+    noise = {point: f", {point.reinjection}, η {point.eta:g}" if grid.varied else "" for point in mine}
+    found += [candidate(saved, point.split + noise[point]) for point, saved in mine.items()]
+    return panes_value(found, next(iter(mine.values())).result) if mine else {}
 
 
 def thumbnail(image: Image.Image) -> str:
