@@ -44,7 +44,7 @@ evidence: .venv/.installed-dev
 EXAMPLE = $(BIN)/python -m rmd generate --film --out assets/examples/$(1) --steps $(2) --switch $(3) --seed $(4) --prompt $(5) \
 	--backbone $(6)
 # What can be scrubbed through without running anything: the example's switches, and those of two more numbers of steps.
-PLANS = $(BIN)/python -m rmd sweep --film --out assets/examples/$(1)/plans --plans $(2) --seed $(3) --prompt $(4)
+PLANS = $(BIN)/python -m rmd sweep --film --no-teacher --out assets/examples/$(1)/plans --plans $(2) --seed $(3) --prompt $(4)
 TWO = 2/0,2/1,2/2
 THREE = 3/0,3/1,3/2,3/3
 FOUR = 4/0,4/1,4/2,4/3,4/4

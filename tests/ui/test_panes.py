@@ -40,7 +40,7 @@ def swept(browser: Browser, server: Server) -> Iterator[Page]:
 def test_the_cells_and_their_teacher_stand_in_step(swept: Page) -> None:
     panes = swept.locator("#sweep-panes")
     names = ["teacher", "2 steps, 0 low", "2 steps, 1 low", "2 steps, 2 low"]
-    assert panes.locator("figcaption b").all_inner_texts() == names
+    expect(panes.locator("figcaption b")).to_have_text(names)
     swept.wait_for_function("[...document.querySelectorAll('#sweep-panes img')].every(i => i.naturalWidth === 64)")
     panes.locator(".panes-view").press("+")
     moved = panes.locator("img").evaluate_all("all => all.map(i => getComputedStyle(i).transform)")

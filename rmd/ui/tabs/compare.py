@@ -135,7 +135,7 @@ class Compare:
         taken: set[Any] = {*rail.inputs, self.last}
         after = self.steps.select(self.strip_taken, taken, example, trigger_mode="multiple", **AT_ONCE)
         after.then(in_words(self.redraw), **redrawn)
-        self.steps.submit(in_words(self.gone_back), None, example, **REFUSABLE)
+        self.steps.submit(in_words(self.gone_back), None, example, trigger_mode="always_last", **REFUSABLE)
         self.strip.select(in_words(self.example_taken), None, example, **REFUSABLE)
         self.row.select(in_words(self.result_taken), {self.results}, self.outputs, **REFUSABLE)
         self.share.connect(page, self.last)
@@ -246,14 +246,14 @@ class Compare:
         return int(switch) if switch.isdigit() and int(switch) <= MAX_STEPS else gr.skip()
 
     def gone_back(self, event: gr.EventData) -> Updates:
-        """Back or forward in the browser: the result that stood there and its settings, or those of the address."""
+        """Back or forward in the browser: the result that stood there and its settings; where it is forgotten, those of
+        the address."""
         saved = self.follow.found(str(event._data.get("shown", "")))
         query = dict(parse_qsl(str(event._data.get("query", "")).removeprefix("?")))
         if saved is None:
             return self.share.linked(query)
-        settings = self.share.linked(query) if query else self.settings_of(saved)
         words = self.examples.label(saved) if saved.stored else f"Made earlier, seed {saved.result.request.seed}."
-        return {**self.show(saved), **settings, **self.say(words)}
+        return {**self.show(saved), **self.settings_of(saved), **self.say(words)}
 
     def settings_of(self, saved: Saved) -> Updates:
         """The rail with a stored result's settings, where they can be used here."""
