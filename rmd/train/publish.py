@@ -121,7 +121,7 @@ def decoder(run: Path, target: Path) -> None:
         made.save_pretrained(folder / "vae")
         (folder / BACKBONE_CARD).write_text(json.dumps(card, indent=1) + "\n")
         (folder / HISTORY).write_text(json.dumps(rows, indent=1) + "\n")
-        (folder / "README.md").write_text(teacher_card(folder, rows))
+        (folder / "README.md").write_text(teacher_card(folder, rows) + OLDER)
 
     replace_folder(target, fill)
 
@@ -213,6 +213,11 @@ flat, anywhere on coloured backgrounds. It is the many-step teacher of the demo 
 - size: small, big; place: on the left, on the right, at the top, at the bottom, in the middle; tilt: tilted left,
   tilted right; side: mirrored; style: 3d, flat
 """
+
+OLDER = """
+The figures in `quality.json` were measured before the last decoder; those in `assets/evidence/` say with which weights.
+"""
+"""Of a card whose decoder was changed alone, until `publish-quality`."""
 
 STUDENT_CARD_TEXT = """---
 license: apache-2.0

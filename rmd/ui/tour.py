@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
@@ -23,9 +23,6 @@ from rmd.ui.events import AT_ONCE, NO_CHANGE, Updates, visitor_of
 from rmd.ui.strip import Others
 from rmd.ui.view import with_teacher_of
 
-if TYPE_CHECKING:
-    from rmd.ui.tabs.compare import Compare
-
 LAST = len(text.TOUR)
 """The caption after which there is none; it is also the one that runs something."""
 
@@ -33,7 +30,7 @@ LAST = len(text.TOUR)
 class Tour:
     """The line over the pictures. Shown where the first stored example has what the captions speak of."""
 
-    def __init__(self, compare: Compare):
+    def __init__(self, compare: Any):  # the Compare tab, which holds this
         self.compare = compare
         self.first, self.others = self.stops()
         self.place = parts.buttons(self.html(0), "tour")

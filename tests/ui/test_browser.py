@@ -144,7 +144,7 @@ def test_a_sweep_fills_its_grid_and_a_cell_goes_to_the_stage(page: Page) -> None
     press_generate(page)
     expect_result(page)
     page.get_by_role("tab", name="Sweep").click()
-    expect(page.locator("#sweep-status")).to_contain_text("10 pictures, about")
+    expect(page.locator("#sweep-status")).to_contain_text("10 pictures and the teacher, about")
     page.locator("#sweep-start").click()
     expect(page.locator("#sweep-status")).to_contain_text("10 of 10 pictures.")
     expect(page.locator("table.sweep img")).to_have_count(10)
@@ -152,7 +152,7 @@ def test_a_sweep_fills_its_grid_and_a_cell_goes_to_the_stage(page: Page) -> None
     photograph(page, "sweep")
     with page.expect_download() as download:
         page.get_by_role("button", name="Everything (ZIP)").click()
-    assert len(zipfile.ZipFile(download.value.path()).namelist()) == 12
+    assert len(zipfile.ZipFile(download.value.path()).namelist()) == 13
     page.get_by_title("4 steps, 1 at low resolution").click()
     expect(page.locator(".cmp-caption.student .sub")).to_contain_text("1 + 3 steps")
     expect(page.get_by_label("number input for Low-resolution steps")).to_have_value("1")

@@ -51,26 +51,6 @@ def test_live_after_a_stored_example_redraws_it(bundled: Page) -> None:
     expect(bundled.locator(".toast-body")).to_have_count(0)
 
 
-@pytest.mark.parametrize(("typed", "kept"), [("12", "8"), ("0", "1"), ("-3", "1"), ("", "4"), ("2.5", None)])
-def test_a_number_box_takes_nothing_that_the_server_would_refuse(page: Page, typed: str, kept: str | None) -> None:
-    """What is beyond the ends becomes the end; what is no whole number is a sentence or the nearest one."""
-    box = page.get_by_label("number input for Steps", exact=True)
-    expect(box).to_have_value("4")
-    statuses: list[int] = []
-    page.on("response", lambda answer: statuses.append(answer.status))
-    box.fill(typed)
-    box.blur()
-    if kept:
-        expect(box).to_have_value(kept)
-        expect(page.get_by_label("range slider for Steps", exact=True)).to_have_value(kept)
-    press_generate(page)
-    said = page.locator(".toast-body, #status .status")
-    expect(said.filter(has_text="Done, seed").or_(said.filter(has_text="must be a whole number")).first).to_be_visible()
-    assert not [status for status in statuses if status >= 500]
-    low = page.get_by_label("number input for Low-resolution steps", exact=True).input_value()
-    assert int(low) <= int(float(box.input_value() or 8))
-
-
 def test_knob_and_box_agree_after_a_link(browser: Browser, app_url: str) -> None:
     page = visit(browser, f"{app_url}/?prompt=a+fox&backbone=tiny&steps=8&switch=7&seed=5")
     for label, value in (("Steps", "8"), ("Low-resolution steps", "7")):
@@ -80,20 +60,3 @@ def test_knob_and_box_agree_after_a_link(browser: Browser, app_url: str) -> None
     expect_result(page)
     expect(page.locator("#compare .cmp-caption.student")).to_contain_text("7 + 1 steps")
     page.context.close()
-
-
-def test_the_tab_key_closes_the_list_of_models(page: Page) -> None:
-    model = page.get_by_label("Model", exact=True)
-    model.focus()
-    page.keyboard.press("ArrowDown")
-    expect(page.get_by_role("option").first).to_be_visible()
-    page.keyboard.press("Tab")
-    expect(page.get_by_role("option")).to_have_count(0)
-
-
-def test_the_api_panel_opens_without_an_error(page: Page) -> None:
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-    page.get_by_role("button", name="Use via API").click()
-    expect(page.get_by_text("API Recorder").or_(page.get_by_text("Code snippets")).first).to_be_visible()
-    assert said == []
