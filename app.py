@@ -136,7 +136,7 @@ def main() -> None:
         bare = ":" in args.host and not args.host.startswith("[")
         host = f"[{args.host}]" if bare else args.host  # as addresses have it
         options = Options(host, args.port or None, args.share, auth, args.rate_limit, args.proxies)
-        page = build(runner, downloads=options.private)
+        page = build(runner, downloads=options.private and not options.proxies)
     except RequestError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from error

@@ -110,7 +110,8 @@ def run_sweep(args: argparse.Namespace) -> None:
         say(f"{len(cells)} of {len(wanted)} cells are there already, from an earlier sweep with the same settings.")
     session = Session(ModelPool(tuning=tuning_of(args)), previews=args.film)
     reference = stored_reference(args.out, request) if request.teacher else None
-    for cell in sweep(session.generate, request, missing, request.teacher and reference is None):
+    alone = request.teacher and reference is None
+    for cell in sweep(session.generate, request, missing or wanted[:alone], alone):  # one brings the teacher
         point, done = cell.point, cell.done
         taken = f"{done.student.timings.end_to_end:.3f} s" if done else cell.error
         say(f"{point.split}, {point.reinjection}, eta {point.eta:g}: {taken}")

@@ -132,6 +132,10 @@ def test_sweep_writes_every_cell_a_sheet_and_a_table(
     code, out, err = run(capsys, "sweep", *arguments, "--plans", "2/2", "--no-teacher", "--json")
     assert "teacher" not in err
     assert "speedup" not in json.loads(out)["cells"][0]
+    (tmp_path / "teacher.png").unlink()
+    code, out, err = run(capsys, "sweep", *arguments, "--plans", "2/2", "--json")
+    assert "teacher, 6 steps" in err, "the cells are there, the teacher is not"
+    assert json.loads(out)["cells"][0]["speedup"] > 0
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,7 @@ class Sweep:
             visitor, until = visitor_of(request), time.monotonic() + self.runner.deadline
             yield self.filled(grid, next(iter(missing), None))
             reference = checked.teacher and grid.reference is None
+            missing = missing or grid.wanted[:reference]  # all are there, but for the teacher: one brings it
             for cell in sweep(lambda r: self.runner.run(r, visitor, until), checked, missing, reference):
                 self.add(grid, cell)
                 yield self.filled(grid, next((point for point in missing if point not in grid.cells), None))
