@@ -26,7 +26,7 @@ Args:
 {arguments}
 
 Returns:
-    The student's file (PNG, or MP4 for a clip), the teacher's or null, and everything measured: request, plan,
+    The student's file (PNG, or MP4 for a clip), the teacher's or null, and everything measured: request,
     timings, speed-up. With a count above 1 these are the first result's, and "results" lists all, each with its files.
 """
 RETURNS = tuple[FileData, FileData | None, dict[str, Any]]

@@ -82,7 +82,7 @@ def launch(page: gr.Blocks, runner: Runner, options: Options, **more: Any) -> An
         share=options.share,
         auth=options.auth,
         app_kwargs={
-            "routes": [Route("/health", health(page, runner))],
+            "routes": [Route("/health", health(page, runner)), Route("/monitoring/summary", unwatched)],
             "lifespan": tidying(runner),
             "middleware": middleware,
         },
@@ -122,6 +122,11 @@ def health(page: gr.Blocks, runner: Runner) -> Any:
         )
 
     return answer
+
+
+async def unwatched(request: Request) -> JSONResponse:
+    """What Gradio's API panel asks for and would get a 403: figures of calls, of which none are kept."""
+    return JSONResponse({"functions": {}})
 
 
 def tidying(runner: Runner) -> Any:

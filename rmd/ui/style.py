@@ -77,8 +77,8 @@ def theme() -> gr.themes.Base:
 
 
 def look() -> dict[str, Any]:
-    """Theme and style sheets, as `gr.Blocks.launch` takes them."""
-    return {"theme": theme(), "css": css()}
+    """Theme, style sheets and what the page needs before its components, as `gr.Blocks.launch` takes them."""
+    return {"theme": theme(), "css": css(), "head": f"<script>{static('controls.js')}</script>"}
 
 
 def css() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browsing import expect_result, press_generate, visit
 from tests.servers import Server, serving
 
+STRIP = "#strip .strip-row"
 STUDENT, TEACHER = (f"#compare .cmp-frame.{role} img" for role in ("student", "teacher"))
 
 
@@ -60,3 +62,54 @@ def test_knob_and_box_agree_after_a_link(browser: Browser, app_url: str) -> None
     expect_result(page)
     expect(page.locator("#compare .cmp-caption.student")).to_contain_text("7 + 1 steps")
     page.context.close()
+
+
+@pytest.mark.parametrize(
+    ("typed", "left"), [("12", "8"), ("99", "8"), ("0", "1"), ("-3", "1"), ("2.5", "3"), ("", "4"), ("7", "7")]
+)
+def test_a_number_box_never_sends_what_no_run_can_have(bundled: Page, typed: str, left: str) -> None:
+    refused = []
+    bundled.on("response", lambda answer: refused.append(answer.url) if answer.status >= 400 else None)
+    steps = bundled.get_by_label("number input for Steps", exact=True)
+    steps.fill(typed)
+    bundled.wait_for_timeout(200)  # long enough for what was typed to be sent
+    steps.blur()
+    expect(steps).to_have_value(left)
+    expect(bundled.get_by_label("range slider for Steps", exact=True)).to_have_value(left)
+    words = re.compile(f"^{left} steps?, {min(2, int(left))} at low resolution$")
+    expect(bundled.locator(STRIP)).to_have_attribute("aria-valuetext", words)
+    assert refused == []
+
+
+def test_an_emptied_box_leaves_the_switch_alone(bundled: Page) -> None:
+    steps, low = (
+        bundled.get_by_label(f"number input for {name}", exact=True) for name in ("Steps", "Low-resolution steps")
+    )
+    steps.fill("")
+    bundled.wait_for_timeout(200)
+    expect(low).to_have_value("2")
+    steps.fill("3")
+    steps.blur()
+    expect(low).to_have_value("2")
+    low.fill("")
+    low.blur()
+    expect(low).to_have_value("2")
+    expect(bundled.locator(STRIP)).to_have_attribute("aria-valuetext", "3 steps, 2 at low resolution")
+
+
+def test_the_tab_key_closes_the_list_that_it_leaves(bundled: Page) -> None:
+    model = bundled.get_by_label("Model", exact=True)
+    model.focus()
+    expect(model).to_have_attribute("aria-expanded", "true")
+    bundled.keyboard.press("Tab")
+    expect(bundled.get_by_label("Student", exact=True)).to_be_focused()
+    expect(model).to_have_attribute("aria-expanded", "false")
+    bundled.keyboard.press("Tab")
+    expect(bundled.get_by_role("listbox")).to_have_count(0)
+
+
+def test_the_api_panel_opens_without_a_refusal(bundled: Page) -> None:
+    with bundled.expect_response("**/monitoring/summary") as answer:
+        bundled.get_by_role("button", name="Use via API").click()
+    assert answer.value.json() == {"functions": {}}
+    expect(bundled.get_by_role("heading", name="MCP documentation")).to_be_visible()

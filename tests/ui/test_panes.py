@@ -120,18 +120,29 @@ def test_back_and_forward_bring_results_back(browser: Browser, server: Server) -
     fill_number(page, "Teacher steps", 2)
     found: list[tuple[str, str]] = []
     seed, picture = page.locator("#seed input"), page.locator("#compare .cmp-frame.student img")
-    for _ in range(2):
+    for _ in range(3):
         press_generate(page)
         expect_result(page)
         page.wait_for_function("seed => location.search.includes(`seed=${seed}`)", arg=seed.input_value())
         found.append((seed.input_value(), str(picture.get_attribute("src"))))
-    assert found[0] != found[1]
+    assert len(set(found)) == 3
+
+    def stands(index: int) -> None:
+        expect(seed).to_have_value(found[index][0])
+        expect(picture).to_have_attribute("src", found[index][1])
+        expect(page.locator("#compare .cmp")).not_to_have_attribute("data-stale", "")
+        page.wait_for_function("seed => location.search.includes(`seed=${seed}`)", arg=found[index][0])
+
     page.go_back()
-    expect(seed).to_have_value(found[0][0])
-    expect(picture).to_have_attribute("src", found[0][1])
-    expect(page.locator("#compare .cmp")).not_to_have_attribute("data-stale", "")
+    stands(1)
     page.go_forward()
-    expect(seed).to_have_value(found[1][0])
-    expect(picture).to_have_attribute("src", found[1][1])
+    stands(2)
+    step = "way => new Promise(done => { addEventListener('popstate', done, { once: true }); history[way](); })"
+    for pause in (0, 200):  # a second step before the first one's answer, or in the midst of it
+        for way, end in (("back", 0), ("forward", 2)):
+            page.evaluate(step, way)
+            page.wait_for_timeout(pause)
+            page.evaluate(step, way)
+            stands(end)
     assert page.problems == []  # type: ignore[attr-defined]
     page.context.close()

@@ -52,6 +52,7 @@ def test_four_captions_show_four_pictures(page: Page) -> None:
     page.locator("#tour").get_by_role("button", name="Back").click()
     assert says(page, 2, "Small first, then large", 2) == shown[1]
     page.locator("#tour").get_by_role("button", name="Next").click()
+    assert says(page, 3, "Small only", 4) == shown[2]
     page.locator("#tour").get_by_role("button", name="Next").click()
     expect(page.locator("#status")).to_contain_text("Without distillation, made here in")
     expect(page.locator("#compare .cmp-caption.student")).to_contain_text("not distilled")

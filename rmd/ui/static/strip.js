@@ -156,26 +156,28 @@ for (const button of root.querySelectorAll("[data-steps]"))
 for (const button of root.querySelectorAll("[data-sizes]"))
   button.addEventListener("click", () => { asked = 0; trigger("select", { sizes: counts.length + Number(button.dataset.sizes) }); });
 
-/* The address follows the settings, and every other result is a step that Back takes again. */
+/* The address follows the settings, and every other result is a step that Back takes again. The settings of a result
+   are kept beside its step: its address follows what was chosen after it. After a step back or forward the address
+   stands until that step's answer is here: what comes before is about the steps that were passed by. */
+const LONGEST_BACK = 10_000; // milliseconds; an answer may be lost
 let shown = null, gone = null;
 function note(value) {
-  if (value.query === undefined || value.shown === undefined) {
-    if (value.query !== undefined) history.replaceState(history.state, "", address(value));
-    else if (shown === null && value.shown) { // what the page opens with
-      shown = value.shown;
-      history.replaceState({ shown }, "", location.href);
-    }
+  if (value.query === undefined) {
+    if (shown === null && value.shown) history.replaceState({ shown: (shown = value.shown), query: location.search }, "");
     return;
   }
-  const another = shown !== null && value.shown && value.shown !== shown && value.shown !== gone;
-  history[another ? "pushState" : "replaceState"]({ shown: value.shown || shown }, "", address(value));
-  shown = value.shown || shown;
+  const query = value.query && `?${value.query}`, known = value.shown || "";
+  const answer = gone && (known ? known === gone.shown : query === gone.query);
+  if (gone && !answer && Date.now() - gone.since < LONGEST_BACK) return;
+  const another = !answer && shown !== null && known && known !== shown;
+  shown = known || shown;
+  const state = { shown, query: known ? query : history.state?.query };
+  history[another ? "pushState" : "replaceState"](state, "", location.pathname + query);
   gone = null;
 }
-function address(value) { return location.pathname + (value.query && `?${value.query}`); }
-window.addEventListener("popstate", (event) => {
-  gone = (event.state && event.state.shown) || "";
-  trigger("submit", { shown: gone, query: location.search });
+window.addEventListener("popstate", ({ state }) => {
+  gone = { shown: state?.shown || "", query: state?.query ?? location.search, since: Date.now() };
+  trigger("submit", { shown: gone.shown, query: gone.query });
 });
 
 function update() {

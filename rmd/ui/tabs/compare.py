@@ -135,7 +135,10 @@ class Compare:
         taken: set[Any] = {*rail.inputs, self.last}
         after = self.steps.select(self.strip_taken, taken, example, trigger_mode="multiple", **AT_ONCE)
         after.then(in_words(self.redraw), **redrawn)
-        self.steps.submit(in_words(self.gone_back), None, example, trigger_mode="always_last", **REFUSABLE)
+        in_turn: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": 1, **REFUSABLE}
+        self.steps.submit(
+            in_words(self.gone_back), None, example, **in_turn
+        )  # the last one's event data are the first's
         self.strip.select(in_words(self.example_taken), None, example, **REFUSABLE)
         self.row.select(in_words(self.result_taken), {self.results}, self.outputs, **REFUSABLE)
         self.share.connect(page, self.last)
