@@ -25,6 +25,7 @@ from rmd.ui.page import build
 class SlowSession(Session):
     """The engine with a pause after each event, so that a run can be caught in its middle on any machine."""
 
+    draws_ahead = False
     pause = 0.05
     seen = 0
 

@@ -46,12 +46,20 @@ class Session:
     previews: make a small picture after every step (never counted in the timings).
     """
 
+    draws_ahead = True
+    """Whether idle moments cost nobody anything."""
+
     def __init__(self, pool: ModelPool | None = None, previews: bool = True):
         self.pool = pool or ModelPool()
         self.previews = previews
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._prompts: OrderedDict[tuple[str, str], tuple[Conditioning, float]] = OrderedDict()
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody's request runs."""
+        return self._lock.locked()
 
     def generate(
         self, request: GenerateRequest, cancel: threading.Event | None = None, runs: int = 1

@@ -65,6 +65,8 @@ class LentSession(Session):
     it says that it lends nothing.
     """
 
+    draws_ahead = False  # it would cost the visitor a share
+
     def __init__(
         self,
         gpu: Callable[..., Any],

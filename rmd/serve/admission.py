@@ -34,9 +34,9 @@ ACCELERATOR: dict[str, Any] = {"concurrency_id": "accelerator", "concurrency_lim
 """One picture at a time, whoever asks: page, live mode, sweep and API share the queue."""
 BURST = 10.0
 """Pictures a client may ask for at once."""
-COSTS = {"live": 0.1, "start": 4.0}
+COSTS = {"redraw": 0.1, "start": 4.0, "ahead": 0.0}
 """What an accelerator handler takes from a client's allowance, by its name: a live redraw is one student picture, a
-sweep (`start`) many; all others cost 1."""
+sweep (`start`) many; the few switches of a result that are drawn `ahead` belong to it; all others cost 1."""
 CLIENTS = 10_000
 """Clients that are remembered; beyond that the one longest quiet is forgotten."""
 

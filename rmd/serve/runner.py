@@ -31,6 +31,8 @@ KEEP = 6 * 3600.0
 """Seconds for which pictures stay on the server."""
 KEEP_BYTES = 2_000_000_000
 """Space for pictures; beyond it the oldest go earlier."""
+PLANS = "plans"
+"""In a result's folder: the same with other steps and switches."""
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: Gradio hashes what it keeps
@@ -46,6 +48,8 @@ class Saved:
     stored: bool = False
     """Whether it is one of the stored examples, measured on some other machine."""
     teacher_earlier: bool = False
+    beside: bool = False
+    """Whether it lies in another result's folder, whose steps and switch alone are other ones."""
 
     @property
     def id(self) -> str:
@@ -130,19 +134,23 @@ class Runner:
             cancel.set()
         return cancel is not None
 
-    def save(self, done: Done, film: Film | None = None) -> Saved:
-        """Write pictures as PNG, clips as MP4, with the settings inside, and the film; removes what has become old."""
+    def save(self, done: Done, film: Film | None = None, beside: Path | None = None) -> Saved:
+        """Write pictures as PNG, clips as MP4, with the settings inside, and the film; removes what has become old.
+
+        beside: the folder of a result that this one is to stand beside.
+        """
         self.prune()
-        result = done.result
-        folder = self.folder / uuid.uuid4().hex
-        words = re.sub(r"[^a-z0-9]+", "-", done.request.prompt.lower()).strip("-")[:40] or "picture"
+        result, request = done.result, done.request
+        folder = beside / PLANS if beside else self.folder / uuid.uuid4().hex
+        words = re.sub(r"[^a-z0-9]+", "-", request.prompt.lower()).strip("-")[:40] or "picture"
+        words = f"steps-{request.steps}-low-{request.switch}" if beside else words
         files = {}
         for role, output in done.outputs.items():
-            stem = f"{words}-{done.request.seed}-{role}"
+            stem = words if beside else f"{words}-{request.seed}-{role}"
             files[role] = save_output(output, folder, stem, {"role": role, **result.as_dict()})[0]
         if film:
             film.save(files["student"])
-        return Saved(result, files)
+        return Saved(result, files, beside=beside is not None)
 
     def find(self, id: str) -> Saved | None:
         """What was saved under an id, if it is still there."""
@@ -152,7 +160,7 @@ class Runner:
         """Remove what is older than KEEP, and the oldest while all together are larger than KEEP_BYTES."""
         room, old = KEEP_BYTES, time.time() - KEEP
         for folder in sorted(self.folder.glob("*"), key=modified, reverse=True):
-            room -= sum(size(file) for file in folder.glob("*"))
+            room -= sum(size(file) for file in folder.rglob("*"))
             if modified(folder) < old or room < 0:
                 shutil.rmtree(folder, ignore_errors=True)
 

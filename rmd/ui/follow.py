@@ -9,6 +9,7 @@ from typing import Any
 from rmd.checks import RequestError, size_of
 from rmd.serve.runner import Runner, Saved
 from rmd.ui import parts, text
+from rmd.ui.beside import missing
 from rmd.ui.draw.schedule import schedule_svg
 from rmd.ui.share import query_of
 from rmd.ui.strip import film_of, strip_value
@@ -58,7 +59,9 @@ class Follow:
         shown = last is not None and self.is_shown(settings, last)
         film = film_of(last) if shown and last is not None else None
         stale = last is not None and not shown
-        value = strip_value(outline, self.runner.plan(checked), film, self.examples.others(last), stale)
+        others = self.examples.others(last)
+        value = strip_value(outline, self.runner.plan(checked), film, others, stale)
+        value["idle"] = shown and bool(missing(self.runner, last, others))
         opened = last is not None and shown and last.files == self.examples.first_files  # what a plain address opens
         if last is not None and shown:
             value["shown"] = self.name_of(last)
@@ -74,8 +77,8 @@ class Follow:
         return {**value, "shown": self.name_of(saved)}
 
     def name_of(self, saved: Saved) -> str:
-        """By which `found` gives a result back; "" for what is only passed by, the other plans of an example."""
-        return self.examples.name_of(saved) if saved.stored else saved.id
+        """By which `found` gives a result back; "" for what is only passed by, the other plans of a result."""
+        return self.examples.name_of(saved) if saved.stored else saved.id * (not saved.beside)
 
     def found(self, name: str) -> Saved | None:
         """A result by its name, where it is still there."""

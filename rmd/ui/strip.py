@@ -15,14 +15,13 @@ from rmd.engine.film import nearest, read_film
 from rmd.method.plan import MAX_STEPS, CascadePlan, ratio
 from rmd.serve.runner import Runner, Saved, file_of
 from rmd.ui import text
+from rmd.ui.beside import Others
 from rmd.ui.draw.units import count, duration
 from rmd.ui.style import static
 
 MOST_SIZES = 4
 Frames = dict[str, list[dict[str, Any]]]
 """A film's frames by role."""
-Others = dict[tuple[int, int], Saved]
-"""Stored results that differ from one in steps and switch alone."""
 
 
 def strip(value: dict[str, Any] | None) -> gr.HTML:
@@ -156,4 +155,4 @@ def words_of(film: Frames) -> str:
 
 def stored_words(saved: Saved) -> str:
     plan, taken = saved.result.plan, duration(saved.result.student.end_to_end)
-    return f"{count(plan.steps)}, {plan.switch} at low resolution: {taken}, stored."
+    return f"{count(plan.steps)}, {plan.switch} at low resolution: {taken}{', stored' * saved.stored}."

@@ -18,9 +18,9 @@ from rmd.serve.admission import ACCELERATOR
 from rmd.serve.guard import in_words
 from rmd.serve.runner import Saved
 from rmd.ui import parts, text
+from rmd.ui.beside import Others
 from rmd.ui.draw.units import count, duration
 from rmd.ui.events import AT_ONCE, NO_CHANGE, Updates, visitor_of
-from rmd.ui.strip import Others
 from rmd.ui.view import with_teacher_of
 
 LAST = len(text.TOUR)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from fastapi import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rmd.engine.session import Session
 from rmd.serve.admission import BURST, CLIENTS, COSTS, RateLimit, client_of
+from rmd.serve.offer import Offer
+from rmd.serve.runner import Runner
+from rmd.ui.page import build
 
 
 class Clock:
@@ -55,6 +61,11 @@ def test_every_cost_can_be_paid_and_memory_is_bounded() -> None:
     for i in range(CLIENTS + 50):
         limit.wait(str(i))
     assert len(limit._buckets) == CLIENTS
+
+
+def test_costs_name_handlers_that_there_are(tmp_path: Path) -> None:
+    page = build(Runner(Session(), Offer([]), tmp_path))
+    assert set(COSTS) <= {str(fn.name) for fn in page.fns.values() if fn.concurrency_id == "accelerator"}
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_too_few_values_are_a_sentence(slow: Server) -> None:
     assert "object at 0x" not in words
 
 
-@pytest.mark.parametrize("path", ["/monitoring", "/monitoring/summary", "/gradio_api/runs"])
+@pytest.mark.parametrize("path", ["/monitoring", "/gradio_api/runs"])
 def test_pages_nobody_asked_for_are_off(slow: Server, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(slow.url + path)

@@ -24,11 +24,10 @@ from rmd.ui.tabs import examples
 from rmd.ui.tabs.compare import Compare
 from rmd.ui.tabs.examples import Examples
 from tests.browsing import expect_result, fill_number, photograph, press_generate, visit
+from tests.servers import SlowSession, serving
 
 ROW = "#strip .strip-row"
 NOT_RUN = "Not run yet: press Generate."
-LARGE = "128x128"
-"""A teacher of this size runs for seconds: long enough to be seen and stopped."""
 WRONG = ([8, 1], [0, 0], ["4", 1], [1, 1, 1], 3)
 
 
@@ -91,11 +90,11 @@ def test_the_rail_moves_the_strip(drawn: Page) -> None:
 def test_a_result_of_other_settings_is_greyed_until_it_is_run(drawn: Page) -> None:
     words, stage = drawn.locator("#strip .strip-words"), drawn.locator("#compare .cmp")
     expect(words).to_contain_text("Drag the line")
-    drawn.locator(ROW).press("ArrowLeft")
+    drawn.locator(ROW).press("+")
     expect(words).to_have_text(NOT_RUN)
     expect(stage).to_have_attribute("data-stale", "")
     expect(drawn.locator("#strip .strip-cell img")).to_have_count(0)
-    drawn.locator(ROW).press("ArrowRight")
+    drawn.locator(ROW).press("-")
     expect(words).to_contain_text("Drag the line")
     expect(stage).not_to_have_attribute("data-stale", "")
     drawn.get_by_label("What should it draw?").fill("a star")
@@ -262,26 +261,33 @@ def test_sizes_lie_evenly_between_the_two_and_steps_over_them(offer: Offer) -> N
     assert spread_counts([1, 1, 2], 2) == [2, 2]
 
 
-def test_stop_keeps_a_finished_student(page: Page) -> None:
+@pytest.fixture
+def slow(browser: Browser, tiny_sdxl: Path, tmp_path: Path) -> Iterator[Page]:
+    """A page whose teachers run for seconds: long enough to be seen and stopped."""
+    with serving(shutil.copytree(tiny_sdxl, tmp_path / "tiny"), tmp_path / "files", SlowSession()) as server:
+        page = visit(browser, server.url)
+        yield page
+        page.context.close()
+
+
+def test_stop_keeps_a_finished_student(slow: Page) -> None:
     """In the stage, in Save and in History, with its own numbers; what Save held before is not offered meanwhile."""
-    page.get_by_role("button", name="Advanced").click()
-    fill_number(page, "Teacher steps", 2)
-    press_generate(page)
-    expect_result(page)
-    save = page.get_by_role("button", name="Save the student's result")
+    slow.get_by_role("button", name="Advanced").click()
+    fill_number(slow, "Teacher steps", 2)
+    press_generate(slow)
+    expect_result(slow)
+    save = slow.get_by_role("button", name="Save the student's result")
     expect(save).to_be_enabled()
-    fill_number(page, "Teacher steps", 100)
-    page.get_by_label("Size", exact=True).fill(LARGE)
-    page.get_by_label("Size", exact=True).press("Enter")
-    press_generate(page)
-    expect(page.locator("#status")).to_contain_text("Teacher: step")
+    fill_number(slow, "Teacher steps", 100)
+    press_generate(slow)
+    expect(slow.locator("#status")).to_contain_text("Teacher: step")
     expect(save).to_be_disabled()
-    page.get_by_role("button", name="Stop", exact=True).first.click()
-    expect(page.locator("#status")).to_contain_text("the student was finished and stays")
+    slow.get_by_role("button", name="Stop", exact=True).first.click()
+    expect(slow.locator("#status")).to_contain_text("the student was finished and stays")
     expect(save).to_be_enabled()
-    expect(page.locator("#speed")).to_contain_text("without a teacher to compare with")
-    page.get_by_role("tab", name="History").click()
-    expect(page.locator(".history article")).to_have_count(2)
+    expect(slow.locator("#speed")).to_contain_text("without a teacher to compare with")
+    slow.get_by_role("tab", name="History").click()
+    expect(slow.locator(".history article")).to_have_count(2)
 
 
 def test_control_and_enter_generates(page: Page) -> None:
@@ -302,18 +308,16 @@ def test_the_address_follows_the_controls_and_a_reload_keeps_them(drawn: Page) -
     expect(drawn.get_by_label("number input for Teacher steps")).to_have_value("6")
 
 
-def test_stop_keeps_all_that_one_run_finished(page: Page) -> None:
+def test_stop_keeps_all_that_one_run_finished(slow: Page) -> None:
     """The first of several results, complete, and the second one's student."""
-    page.get_by_role("button", name="Advanced").click()
-    fill_number(page, "How many", 3)
-    fill_number(page, "Teacher steps", 100)
-    page.get_by_label("Size", exact=True).fill(LARGE)
-    page.get_by_label("Size", exact=True).press("Enter")
-    press_generate(page)
-    expect(page.locator("#speed")).to_contain_text("Measured here on")  # the first is done
-    expect(page.locator("#status")).to_contain_text("Teacher: step")
-    page.get_by_role("button", name="Stop", exact=True).first.click()
-    expect(page.locator("#status")).to_contain_text("the student was finished and stays")
-    expect(page.locator(".results button")).to_have_count(2)
-    page.get_by_role("tab", name="History").click()
-    expect(page.locator(".history article")).to_have_count(2)
+    slow.get_by_role("button", name="Advanced").click()
+    fill_number(slow, "How many", 3)
+    fill_number(slow, "Teacher steps", 100)
+    press_generate(slow)
+    expect(slow.locator("#speed")).to_contain_text("Measured here on")  # the first is done
+    expect(slow.locator("#status")).to_contain_text("Teacher: step")
+    slow.get_by_role("button", name="Stop", exact=True).first.click()
+    expect(slow.locator("#status")).to_contain_text("the student was finished and stays")
+    expect(slow.locator(".results button")).to_have_count(2)
+    slow.get_by_role("tab", name="History").click()
+    expect(slow.locator(".history article")).to_have_count(2)

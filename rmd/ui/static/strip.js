@@ -2,8 +2,9 @@
    and each size's side over the result's; a cell per step {low, scale, logsnr, student, teacher}, estimates as addresses;
    stale: whether the stage shows a result of other settings; stored: {"4/2": {file, words}}, pictures of two sizes that
    can stand on the stage at once; query: the settings as the end of the page's address; shown: the result's name, which
-   makes a step of the browser's history. Reports `select` with {counts}, or {sizes} where another number of sizes is
-   wanted, `submit` with {shown, query} for a step back or forward, and shows what it points at in the compare view. */
+   makes a step of the browser's history; idle: whether more switches can be drawn in idle moments. Reports `select` with
+   {counts}, or {sizes} where another number of sizes is wanted, `submit` with {shown, query} for a step back or forward,
+   `input` where another switch may be drawn now, and shows what it points at in the compare view. */
 const root = element.querySelector(".strip");
 const row = root.querySelector(".strip-row");
 const words = root.querySelector(".strip-words");
@@ -23,6 +24,7 @@ function place(value) {
   const ours = value && same(value.counts, counts), last = counts.length - 1;
   const scales = value && value.scales && value.scales.length === counts.length ? value.scales : counts.map((_, i) => (i === last ? 1 : 0.5));
   cells = ours ? value.cells : counts.flatMap((count, i) => Array.from({ length: count }, () => ({ low: i < last, scale: scales[i] })));
+  root.dataset.stored = Object.keys((value && value.stored) || {}).length;
   root.toggleAttribute("data-teacher", cells.some((cell) => cell.teacher));
   root.style.setProperty("--ratio", (value && value.ratio) || 1);
   root.style.setProperty("--cells", steps());
@@ -180,6 +182,17 @@ window.addEventListener("popstate", ({ state }) => {
   trigger("submit", { shown: gone.shown, query: gone.query });
 });
 
+/* One more switch whenever nothing else is to do, as long as there are any and the page is looked at. */
+let resting = 0;
+function rest(wait) {
+  clearTimeout(resting);
+  if (!props.value?.idle) return;
+  resting = setTimeout(() => {
+    if (!document.hidden && held < 0 && !document.querySelector("#stop:not([disabled])")) trigger("input");
+    rest(5000); // asked again where somebody else was drawing
+  }, wait);
+}
+
 function update() {
   const value = props.value;
   if (value) answered(value);
@@ -190,6 +203,7 @@ function update() {
   note(value);
   counts = value.counts;
   place(value);
+  rest(400);
 }
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) document.querySelector("#generate:not([disabled])")?.click();

@@ -21,6 +21,7 @@ from rmd.serve.admission import ACCELERATOR
 from rmd.serve.guard import in_words, sentence
 from rmd.serve.runner import Runner, Saved
 from rmd.ui import parts, text
+from rmd.ui.beside import draw
 from rmd.ui.draw import verdict
 from rmd.ui.draw.results import results_html
 from rmd.ui.events import AT_ONCE, NO_CHANGE, REFUSABLE, Given, Updates, run_and_stop, visitor_of
@@ -44,6 +45,7 @@ class Compare:
         None once such a one was kept."""
         first = examples.all[0] if examples.all else None
         self.last = gr.State(first)
+        self.drawn = gr.State(0)  # how many switches were drawn in idle moments
         self.tour = Tour(self)
         with gr.Row(elem_id="duo"):
             with gr.Column(elem_id="pictures"):
@@ -93,7 +95,7 @@ class Compare:
         self.schedule.select(self.switch_taken, None, c["switch"], **AT_ONCE)
         gr.on(
             # a result as well: in live mode it may arrive before the answer to the move that asked for it
-            [self.last.change, *(c[name].change for name in c if name not in NOT_SHOWN)],
+            [self.last.change, self.drawn.change, *(c[name].change for name in c if name not in NOT_SHOWN)],
             in_words(self.settings_moved),
             {*rail.inputs, self.last},
             [self.schedule, self.steps],
@@ -121,13 +123,12 @@ class Compare:
         stopped = [*self.outputs, self.status]
         self.stopping = rail.stop.click(self.stop, {self.pictures}, stopped, cancels=running, **AT_ONCE)
         # While one redraw runs only the newest position waits, so the last one always wins.
+        quietly: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", **ACCELERATOR}
         redrawn: dict[str, Any] = {
             "inputs": {*rail.inputs, rail.live, self.last},
             "outputs": [*self.outputs, self.status],
-            "show_progress": "hidden",
             "trigger_mode": "always_last",
-            "api_visibility": "private",
-            **ACCELERATOR,
+            **quietly,
         }
         moving = (c[name].input for name in ("steps", "switch", "eta", "reinjection"))
         gr.on([rail.live.input, *moving], in_words(self.redraw), **redrawn)
@@ -135,10 +136,10 @@ class Compare:
         taken: set[Any] = {*rail.inputs, self.last}
         after = self.steps.select(self.strip_taken, taken, example, trigger_mode="multiple", **AT_ONCE)
         after.then(in_words(self.redraw), **redrawn)
+        self.steps.input(in_words(self.ahead), {self.last, self.drawn}, self.drawn, **quietly)
+        # of "always_last" the last event would come with the first one's data
         in_turn: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": 1, **REFUSABLE}
-        self.steps.submit(
-            in_words(self.gone_back), None, example, **in_turn
-        )  # the last one's event data are the first's
+        self.steps.submit(in_words(self.gone_back), None, example, **in_turn)
         self.strip.select(in_words(self.example_taken), None, example, **REFUSABLE)
         self.row.select(in_words(self.result_taken), {self.results}, self.outputs, **REFUSABLE)
         self.share.connect(page, self.last)
@@ -217,6 +218,11 @@ class Compare:
             pass
         return NO_CHANGE
 
+    def ahead(self, request: gr.Request, given: Given) -> Updates:
+        """The strip has nothing to do: one more switch of the result on the stage."""
+        drawn = draw(self.runner, given[self.last], visitor_of(request))
+        return {self.drawn: given[self.drawn] + 1} if drawn else NO_CHANGE
+
     def stop(self, request: gr.Request, given: Given) -> Updates:
         """Gradio cancels the event itself; the session stops at its next check. A finished student stays."""
         self.runner.stop(visitor_of(request))
@@ -239,6 +245,12 @@ class Compare:
         self.runner.stop(visitor_of(request))
         self._halves.pop(visitor_of(request), None)
 
+    def words_of(self, saved: Saved) -> str:
+        """Where a result comes from that was not made just now."""
+        if saved.stored:
+            return self.examples.label(saved)
+        return (text.AHEAD if saved.beside else text.EARLIER).format(seed=saved.result.request.seed)
+
     def say(self, words: str) -> Updates:
         """The status line."""
         return {self.status: parts.status(words)}
@@ -255,8 +267,7 @@ class Compare:
         query = dict(parse_qsl(str(event._data.get("query", "")).removeprefix("?")))
         if saved is None:
             return self.share.linked(query)
-        words = self.examples.label(saved) if saved.stored else f"Made earlier, seed {saved.result.request.seed}."
-        return {**self.show(saved), **self.settings_of(saved), **self.say(words)}
+        return {**self.show(saved), **self.settings_of(saved), **self.say(self.words_of(saved))}
 
     def settings_of(self, saved: Saved) -> Updates:
         """The rail with a stored result's settings, where they can be used here."""
@@ -289,7 +300,7 @@ class Compare:
         saved = None if values["plan"] else self.examples.others(last).get((values["steps"], values["switch"]))
         if saved is None or last is None or not self.follow.is_shown(settings, last, ("steps", "switch", "plan")):
             return controls
-        return {**controls, **self.show(saved), **self.say(self.examples.label(saved))}
+        return {**controls, **self.show(saved), **self.say(self.words_of(saved))}
 
     def settings_moved(self, given: Given) -> Updates:
         """The schedule and the strip follow the controls."""

@@ -12,11 +12,10 @@ import gradio as gr
 
 from rmd.checks import RequestError
 from rmd.engine.files import first_frame
-from rmd.engine.results import Result
 from rmd.serve.offer import Offer
-from rmd.serve.runner import Saved, settings_in, stored
+from rmd.serve.runner import Saved, stored
 from rmd.ui import parts, text
-from rmd.ui.strip import Others
+from rmd.ui.beside import Others, plans_of
 
 FOLDER = Path(__file__).resolve().parents[3] / "assets" / "examples"
 """Folders that `make examples` wrote; the first is on the stage when the page opens."""
@@ -33,20 +32,6 @@ def load(offer: Offer, folder: Path = FOLDER) -> list[Saved]:
     return found
 
 
-def plans_of(example: Saved) -> Others:
-    """The example itself and what lies in its folder `plans`: the same with other steps and switches."""
-    found: Others = {}
-    for file in sorted((example.files["student"].parent / "plans").glob("steps-*.png")):
-        with contextlib.suppress(RequestError, LookupError):
-            result = Result.from_dict(settings_in(file))
-            request = replace(result.request, backbone=example.result.request.backbone)
-            result = replace(result, request=request, teacher=example.result.teacher)
-            files = {**example.files, "student": file}
-            found[result.plan.steps, result.plan.switch] = Saved(result, files, stored=True, teacher_earlier=True)
-    plan = example.result.plan
-    return {**found, (plan.steps, plan.switch): example}
-
-
 class Examples:
     """The row of them on the Compare tab."""
 
@@ -60,10 +45,12 @@ class Examples:
         return self.all[0].files if self.all else None
 
     def others(self, saved: Saved | None) -> Others:
-        """What is stored beside a result, by steps and switch; nothing where it was made here."""
-        if saved is None or not saved.stored or "teacher" not in saved.files:
+        """What lies beside a result, by steps and switch: read once where it is stored."""
+        if saved is None:
             return {}
-        return self._others.get(saved.files["teacher"], {})
+        if not saved.stored:
+            return plans_of(saved)
+        return self._others.get(saved.files["teacher"], {}) if "teacher" in saved.files else {}
 
     def name_of(self, saved: Saved) -> str:
         """By which `named` gives an example back; "" for what is none, and for its other plans."""

@@ -32,10 +32,14 @@ GENTLY = "block: 'start', behavior: matchMedia('(prefers-reduced-motion: reduce)
 READ = """() => {
   try { return [JSON.parse(localStorage.getItem("rmd-history")) ?? []]; } catch { return [[]]; }
 }"""
-WRITE = """(entries) => {
-  try { localStorage.setItem("rmd-history", JSON.stringify(entries)); } catch { /* full, or a private window */ }
-}"""
-"""The browser's own store, read anew before anything is added, so that several tabs keep one history."""
+ADD = f"""(fresh) => {{
+  const [read] = ({READ})(), kept = Array.isArray(read) ? read : [], there = new Set(kept.map((one) => one?.id));
+  const entries = [...fresh.filter((one) => !there.has(one.id)), ...kept].slice(0, {KEPT});
+  try {{ localStorage.setItem("rmd-history", JSON.stringify(entries)); }} catch {{ /* full, or a private window */ }}
+  return [entries];
+}}"""
+"""The browser's own store, read anew at the moment in which anything is added, so that several tabs keep one history
+and nothing is lost between two answers of the server."""
 
 
 class History:
@@ -44,6 +48,7 @@ class History:
     def __init__(self, runner: Runner, rail: Rail, compare: Compare):
         self.runner, self.rail, self.compare = runner, rail, compare
         self.entries = gr.JSON([], visible=False, render=False)
+        self.fresh = gr.JSON([], visible=False, render=False)
         parts.block(f'<p class="note">{text.HISTORY_ABOUT}</p>', "history-about")
         with gr.Column(visible=False, elem_id="pair-block") as self.pair_block:
             self.pair = parts.compare({}, "pair")
@@ -53,14 +58,15 @@ class History:
 
     def connect(self, page: gr.Blocks, running: Any, tab: gr.Tab) -> None:
         """running: the event of a run, after whose end there is something to remember. tab: where this is."""
-        self.entries.render()  # outside the tab, whose parts the browser makes only when it is opened
+        for part in (self.entries, self.fresh):
+            part.render()  # outside the tab, whose parts the browser makes only when it is opened
         both = [self.entries, self.cards]
         for begins in (page.load, tab.select, self.cards.input):  # the last where another tab of the browser wrote
             begins(None, None, self.entries, js=READ, **AT_ONCE).then(self.opened, {self.entries}, both, **AT_ONCE)
         for ended in (running.success, self.compare.stopping.then):
-            read = ended(None, None, self.entries, js=READ, **AT_ONCE)
-            kept = read.then(self.remember, {self.compare.results, self.entries}, both, **AT_ONCE)
-            kept.then(None, self.entries, None, js=WRITE, **AT_ONCE)
+            new = ended(self.remember, {self.compare.results}, self.fresh, **AT_ONCE)
+            added = new.then(None, self.fresh, self.entries, js=ADD, **AT_ONCE)
+            added.then(self.opened, {self.entries}, both, **AT_ONCE)
         on_stage = [*self.compare.outputs, *self.rail.outputs, self.compare.tabs]
         self.cards.select(in_words(self.reopen), {self.entries}, on_stage, **REFUSABLE)
         shown = [self.pair_block, self.pair, self.pair_table, self.panes]
@@ -70,18 +76,14 @@ class History:
         )  # fmt: skip
 
     def opened(self, given: Given) -> Updates:
-        """What the browser kept of earlier visits."""
-        return self.keep(known(given[self.entries]))
+        """What the browser keeps."""
+        entries = known(given[self.entries])
+        return {self.entries: entries, self.cards: history_html(entries)}
 
     def remember(self, given: Given) -> Updates:
-        """The last results in front of the others."""
-        entries = known(given[self.entries])
-        there = {one.get("id") for one in entries}
-        new = [entry(one) for one in given[self.compare.results] or [] if one.id not in there]
-        return self.keep([*reversed(new), *entries][:KEPT])
-
-    def keep(self, entries: list[dict[str, Any]]) -> Updates:
-        return {self.entries: entries, self.cards: history_html(entries)}
+        """The last results, the newest first, for the browser to keep."""
+        mine = [one for one in given[self.compare.results] or [] if not one.stored and not one.beside]
+        return {self.fresh: [entry(one) for one in reversed(mine)]}
 
     def reopen(self, given: Given, event: gr.EventData) -> Updates:
         """A clicked entry. Where the server no longer has its pictures the stage is left alone."""
