@@ -222,3 +222,8 @@ def teacher_key(request: GenerateRequest) -> dict[str, Any]:
     """The settings that decide the teacher's output: two requests with the same ones have the same teacher."""
     values = asdict(request)
     return {name: values[name] for name, setting in SETTINGS.items() if setting.teacher}
+
+
+def student_key(request: GenerateRequest) -> GenerateRequest:
+    """The request without what its student does not depend on: two with the same one have the same student."""
+    return replace(request, teacher=False, teacher_steps=2, count=1)

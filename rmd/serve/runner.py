@@ -21,7 +21,7 @@ from rmd.engine.results import Done, Result
 from rmd.engine.session import RUNS, Session
 from rmd.engine.teacher_cache import TeacherCache
 from rmd.method.plan import CascadePlan
-from rmd.request import GenerateRequest, completed, singles
+from rmd.request import GenerateRequest, completed, singles, student_key
 from rmd.serve import sentences
 from rmd.serve.offer import Offer
 
@@ -70,6 +70,7 @@ class Runner:
     ):
         self.session, self.offer, self.folder, self.deadline, self.cache = session, offer, folder, deadline, cache
         self._cancels: dict[str, threading.Event] = {}
+        self._made: dict[GenerateRequest, Saved] = {}
 
     def request(self, values: dict[str, Any]) -> GenerateRequest:
         """A checked request from plain values; what is None takes the backbone's defaults."""
@@ -150,14 +151,21 @@ class Runner:
             files[role] = save_output(output, folder, stem, {"role": role, **result.as_dict()})[0]
         if film:
             film.save(files["student"])
-        return Saved(result, files, beside=beside is not None)
+        saved = self._made[student_key(request)] = Saved(result, files, beside=beside is not None)
+        return saved
 
     def find(self, id: str) -> Saved | None:
         """What was saved under an id, if it is still there."""
         return stored(self.folder / id) if re.fullmatch(r"[0-9a-f]{32}", id) else None
 
+    def made(self, request: GenerateRequest) -> Saved | None:
+        """The last result saved here with such a student, if it is still there."""
+        saved = self._made.get(student_key(request))
+        return saved if saved and saved.files["student"].exists() else None
+
     def prune(self) -> None:
         """Remove what is older than KEEP, and the oldest while all together are larger than KEEP_BYTES."""
+        self._made = {key: saved for key, saved in self._made.items() if saved.files["student"].exists()}
         room, old = KEEP_BYTES, time.time() - KEEP
         for folder in sorted(self.folder.glob("*"), key=modified, reverse=True):
             room -= sum(size(file) for file in folder.rglob("*"))

@@ -20,7 +20,7 @@ from rmd.engine.files import first_frame, read_settings
 from rmd.engine.film import Film
 from rmd.engine.results import Done, Result
 from rmd.method.plan import Reinjection
-from rmd.request import GenerateRequest, teacher_key
+from rmd.request import GenerateRequest, student_key, teacher_key
 
 Pair = tuple[int, int]
 """(steps, switch)."""
@@ -182,16 +182,11 @@ def stored_cell(folder: Path, request: GenerateRequest, point: Point) -> tuple[C
     for path in (folder / f"{point.name}.png", folder / f"{point.name}.mp4"):
         try:
             result = Result.from_dict(read_settings(path))
-            if as_cell(result.request) == as_cell(at(request, point)):
+            if student_key(result.request) == student_key(at(request, point)):
                 return Cell(point, result, first_frame(path)), path
         except RequestError:
             continue
     return None
-
-
-def as_cell(request: GenerateRequest) -> GenerateRequest:
-    """A request without what does not change its student."""
-    return replace(request, teacher=False, teacher_steps=2)
 
 
 def stored_reference(folder: Path, request: GenerateRequest) -> Reference | None:

@@ -36,7 +36,7 @@ def build(runner: Runner, downloads: bool = False) -> gr.Blocks:
             with gr.Column(elem_id="stage"), gr.Tabs() as tabs:
                 with gr.Tab("Compare", id="compare"):
                     compare = Compare(runner, rail, strip, tabs)
-                with gr.Tab("Sweep", id="sweep"):
+                with gr.Tab("Sweep", id="sweep") as sweeping:
                     sweep = Sweep(runner, rail, compare)
                 with gr.Tab("History", id="history") as past:
                     history = History(runner, rail, compare)
@@ -45,7 +45,7 @@ def build(runner: Runner, downloads: bool = False) -> gr.Blocks:
                 with gr.Tab("About", id="about"):
                     gr.Markdown(text.ABOUT, elem_id="about-text")
         rail.connect(page)
-        sweep.connect()
+        sweep.connect(sweeping)
         history.connect(page, compare.connect(page), past)
         models.connect()
     return page.queue(max_size=QUEUE_LIMIT, default_concurrency_limit=4, api_open=False)

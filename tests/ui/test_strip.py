@@ -24,7 +24,6 @@ from rmd.ui.tabs import examples
 from rmd.ui.tabs.compare import Compare
 from rmd.ui.tabs.examples import Examples
 from tests.browsing import expect_result, fill_number, photograph, press_generate, visit
-from tests.servers import SlowSession, serving
 
 ROW = "#strip .strip-row"
 NOT_RUN = "Not run yet: press Generate."
@@ -261,35 +260,6 @@ def test_sizes_lie_evenly_between_the_two_and_steps_over_them(offer: Offer) -> N
     assert spread_counts([1, 1, 2], 2) == [2, 2]
 
 
-@pytest.fixture
-def slow(browser: Browser, tiny_sdxl: Path, tmp_path: Path) -> Iterator[Page]:
-    """A page whose teachers run for seconds: long enough to be seen and stopped."""
-    with serving(shutil.copytree(tiny_sdxl, tmp_path / "tiny"), tmp_path / "files", SlowSession()) as server:
-        page = visit(browser, server.url)
-        yield page
-        page.context.close()
-
-
-def test_stop_keeps_a_finished_student(slow: Page) -> None:
-    """In the stage, in Save and in History, with its own numbers; what Save held before is not offered meanwhile."""
-    slow.get_by_role("button", name="Advanced").click()
-    fill_number(slow, "Teacher steps", 2)
-    press_generate(slow)
-    expect_result(slow)
-    save = slow.get_by_role("button", name="Save the student's result")
-    expect(save).to_be_enabled()
-    fill_number(slow, "Teacher steps", 100)
-    press_generate(slow)
-    expect(slow.locator("#status")).to_contain_text("Teacher: step")
-    expect(save).to_be_disabled()
-    slow.get_by_role("button", name="Stop", exact=True).first.click()
-    expect(slow.locator("#status")).to_contain_text("the student was finished and stays")
-    expect(save).to_be_enabled()
-    expect(slow.locator("#speed")).to_contain_text("without a teacher to compare with")
-    slow.get_by_role("tab", name="History").click()
-    expect(slow.locator(".history article")).to_have_count(2)
-
-
 def test_control_and_enter_generates(page: Page) -> None:
 
     page.get_by_label("What should it draw?").press("Control+Enter")
@@ -306,18 +276,3 @@ def test_the_address_follows_the_controls_and_a_reload_keeps_them(drawn: Page) -
     expect(drawn.locator(ROW)).to_have_attribute("aria-valuetext", "4 steps, 3 at low resolution")
     drawn.get_by_role("button", name="Advanced").click()
     expect(drawn.get_by_label("number input for Teacher steps")).to_have_value("6")
-
-
-def test_stop_keeps_all_that_one_run_finished(slow: Page) -> None:
-    """The first of several results, complete, and the second one's student."""
-    slow.get_by_role("button", name="Advanced").click()
-    fill_number(slow, "How many", 3)
-    fill_number(slow, "Teacher steps", 100)
-    press_generate(slow)
-    expect(slow.locator("#speed")).to_contain_text("Measured here on")  # the first is done
-    expect(slow.locator("#status")).to_contain_text("Teacher: step")
-    slow.get_by_role("button", name="Stop", exact=True).first.click()
-    expect(slow.locator("#status")).to_contain_text("the student was finished and stays")
-    expect(slow.locator(".results button")).to_have_count(2)
-    slow.get_by_role("tab", name="History").click()
-    expect(slow.locator(".history article")).to_have_count(2)

@@ -223,10 +223,36 @@ def test_stop_keeps_what_is_done_and_start_goes_on(browser: Browser, server: Ser
     page.context.close()
 
 
+def test_a_reload_loses_no_cell(browser: Browser, server: Server, session: SmallSession) -> None:
+    page = sweep_tab(browser, server, [3])
+    page.get_by_label("Seed", exact=True).fill("77")
+    page.wait_for_function("location.search.includes('seed=77')")
+    session.finished.clear()
+    session.pause = 0.3
+    press_start(page)
+    expect(status(page)).to_have_text(re.compile("^[23] of 4 pictures"))
+    page.reload()
+    page.get_by_role("tab", name="Sweep").click()
+    session.pause = 0
+    wait_until(lambda: server.health()["running"] == 0)
+    expect(axis(page, "Numbers of steps").get_by_label("3", exact=True)).to_be_checked()
+    expect(axis(page, "Numbers of steps").get_by_label("1", exact=True)).not_to_be_checked()
+    press_start(page)
+    expect(status(page)).to_have_text("4 of 4 pictures.")
+    assert len(cells(page)) == 4
+    expect(page.locator("button.sweep-teacher")).to_be_visible()
+    drawn = [request.switch for request in session.finished]
+    assert drawn[:4] == [0, 1, 2, 3], "none was drawn again"
+    assert drawn[4:] in ([], [0]), "but the one that brings the teacher"
+    page.context.close()
+
+
 def test_a_failed_cell_leaves_the_others_and_is_tried_again(
     browser: Browser, server: Server, session: SmallSession
 ) -> None:
     page = sweep_tab(browser, server, [2])
+    page.get_by_label("Seed", exact=True).fill("78")
+    page.wait_for_function("location.search.includes('seed=78')")
     session.too_large = 1
     press_start(page)
     expect(status(page)).to_have_text("3 of 3 pictures, 1 failed.")

@@ -88,9 +88,9 @@ def cell_html(grid: Grid, point: Point | None, running: Point | None) -> str:
     cell = grid.cells.get(point)
     if cell is None:
         return f'<span class="empty">{RUNNING_CELL if point == running else ""}</span>'
-    if cell.done is None:
+    if cell.result is None or cell.image is None:
         return f'<span class="empty" title="{escape(cell.error)}">failed</span>'
-    taken = duration(cell.done.student.timings.end_to_end)
+    taken = duration(cell.result.student.end_to_end)
     split = escape(point.plan) if point.plan else f"{count(point.steps)}, {point.switch} at low resolution"
     about = f"{split}, {taken}"
     if grid.varied:
@@ -98,8 +98,8 @@ def cell_html(grid: Grid, point: Point | None, running: Point | None) -> str:
     beside, marks = "", []
     if grid.reference:
         gain, apart = (
-            times(grid.reference.speedup(cell.done.result)),
-            grid.reference.difference(cell.done.student.image),
+            times(grid.reference.speedup(cell.result)),
+            grid.reference.difference(cell.image),
         )
         beside = f"<small>{gain}" + (f", differs {apart:.1%}</small>" if apart is not None else "</small>")
         about += f", {gain} over the teacher"

@@ -13,11 +13,12 @@ import gradio as gr
 from PIL import Image
 
 from rmd.checks import Cancelled, Choice, RequestError, size_of
+from rmd.engine.files import first_frame
 from rmd.method.plan import MAX_STEPS
 from rmd.request import SETTINGS, GenerateRequest
 from rmd.serve.guard import sentence
 from rmd.serve.runner import Runner, Saved
-from rmd.study.sweep import Cell, Point, estimate, low_steps, pairs, points, reference_of, sweep, teacher_calls
+from rmd.study.sweep import Cell, Point, at, estimate, low_steps, pairs, points, reference_of, sweep, teacher_calls
 from rmd.study.sweep_files import write_results
 from rmd.ui import parts, text
 from rmd.ui.draw.grid import RUNNING_CELL, TEACHER, Grid, grid_html, progress
@@ -35,6 +36,11 @@ ETAS = [0, 0.25, 0.5, 0.75, 1]
 MOST_PLANS = 32
 ANY_CELL: dict[str, Any] = {"steps": 1, "switch": 0, "plan": None, "count": 1}
 """Stands for a cell's own split while only the settings that all cells share are checked."""
+KEEP = "(...axes) => { sessionStorage.setItem('rmd-sweep', JSON.stringify(axes)); }"
+READ = """(...axes) => {
+  try { return JSON.parse(sessionStorage.getItem("rmd-sweep")) ?? axes; } catch { return axes; }
+}"""
+"""The choice survives that the page is loaded anew; the cells that are ready are found again by `Runner.made`."""
 
 
 class Sweep:
@@ -67,7 +73,8 @@ class Sweep:
             labels = ("Contact sheet (PNG)", "Timings (CSV)", "Everything (ZIP)")
             self.files = [gr.DownloadButton(one, interactive=False, size="sm", min_width=120) for one in labels]
 
-    def connect(self) -> None:
+    def connect(self, tab: gr.Tab) -> None:
+        """tab: where this is."""
         axes, last = [self.steps, self.kinds, self.etas, self.plans], self.compare.last
         gr.on(
             [*(axis.change for axis in axes), last.change, self.rail.settings["backbone"].change],
@@ -77,6 +84,8 @@ class Sweep:
             trigger_mode="always_last",
             **AT_ONCE,
         )
+        gr.on([axis.input for axis in axes], None, axes, None, js=KEEP, **AT_ONCE)
+        tab.select(None, axes, axes, js=READ, **AT_ONCE)
         running = run_and_stop(
             [self.start_button.click],
             self.start,
@@ -144,6 +153,7 @@ class Sweep:
                 for eta in given[self.etas] or [checked.eta]:
                     self.runner.request({**settings, **ANY_CELL, "reinjection": kind, "eta": eta})
             grid = resumed(grid, checked, asked)
+            self.found(grid, checked)
             grid.best = self.recommended(checked, asked)
             missing = [point for point in grid.wanted if point not in grid.saved]
             visitor, until = visitor_of(request), time.monotonic() + self.runner.deadline
@@ -160,6 +170,14 @@ class Sweep:
             yield {**still, **self.say(text.SWEEP_STOPPED if stopped else "")}
             if not stopped:
                 raise sentence(error, html=True) from None
+
+    def found(self, grid: Grid, request: GenerateRequest) -> None:
+        """Take the cells that were made here before, as by a sweep that ended when its page was loaded anew."""
+        for point in grid.wanted:
+            if point not in grid.saved and (saved := self.runner.made(at(request, point))):
+                image = first_frame(saved.files["student"])
+                grid.saved[point], grid.cells[point] = saved, Cell(point, saved.result, image)
+                grid.thumbnails[point] = thumbnail(image)
 
     def add(self, grid: Grid, cell: Cell) -> None:
         grid.cells[cell.point] = cell
@@ -238,7 +256,7 @@ def resumed(grid: Grid | None, request: GenerateRequest, points: list[Point]) ->
     key = tuple((k, v) for k, v in asdict(request).items() if k not in free)
     if grid is None or grid.key != key:
         return Grid(key, points)
-    done = {point: cell for point, cell in grid.cells.items() if cell.done is not None}
+    done = {point: cell for point, cell in grid.cells.items() if cell.result is not None}
     again = Grid(key, points, done, grid.saved, grid.thumbnails)
     if grid.reference and grid.reference.fits(request):
         again.reference, again.beside, again.small = grid.reference, grid.beside, grid.small
