@@ -10,6 +10,7 @@ const row = root.querySelector(".strip-row");
 const words = root.querySelector(".strip-words");
 const MOST_SIZES = 4;
 let counts = [0, 1], cells = [], seen = null, told = 0, asked = 0, sent = null, held = -1;
+const ready = {};
 
 const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
 const steps = () => sum(counts);
@@ -24,7 +25,9 @@ function place(value) {
   const ours = value && same(value.counts, counts), last = counts.length - 1;
   const scales = value && value.scales && value.scales.length === counts.length ? value.scales : counts.map((_, i) => (i === last ? 1 : 0.5));
   cells = ours ? value.cells : counts.flatMap((count, i) => Array.from({ length: count }, () => ({ low: i < last, scale: scales[i] })));
-  root.dataset.stored = Object.keys((value && value.stored) || {}).length;
+  const stored = Object.values((value && value.stored) || {});
+  root.dataset.stored = stored.length;
+  for (const { file } of stored) ready[file.url] ??= Object.assign(new Image(), { src: file.url }); // before it is wanted
   root.toggleAttribute("data-teacher", cells.some((cell) => cell.teacher));
   root.style.setProperty("--ratio", (value && value.ratio) || 1);
   root.style.setProperty("--cells", steps());
