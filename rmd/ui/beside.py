@@ -15,6 +15,8 @@ from rmd.serve.runner import PLANS, Runner, Saved, settings_in
 
 FAST = 2.0
 """Seconds from prompt to picture up to which a student's other switches are drawn in advance."""
+LIVE = 1.0
+"""Seconds up to which Live goes on by itself."""
 Others = dict[tuple[int, int], Saved]
 """Results that differ from one in steps and switch alone."""
 
@@ -52,6 +54,12 @@ def missing(runner: Runner, saved: Saved | None, others: Others) -> list[Generat
     free = [switch for switch in range(request.steps + 1) if (request.steps, switch) not in others]
     nearest = sorted(free, key=lambda switch: abs(switch - request.switch))
     return [replace(request, switch=switch, teacher=False, count=1) for switch in nearest]
+
+
+def at_once(runner: Runner, saved: Saved) -> bool:
+    """Whether a student is so fast that moving the controls may draw at once, and that costs nobody a share."""
+    result = saved.result
+    return runner.session.draws_ahead and result.frames == 1 and result.student.end_to_end <= LIVE
 
 
 def draw(runner: Runner, saved: Saved | None, visitor: str) -> bool:

@@ -68,6 +68,7 @@ class Rail:
                 for setting in placed("settings"):
                     if setting.name == "seed":  # between the two kinds of settings that redraw
                         self.live = gr.Checkbox(False, label=text.LIVE, show_label=False, container=False)
+                        self.untouched = gr.State(True)  # until a visitor decides, Live goes on where it is fast
                     self.settings[setting.name] = self.control(setting, start.get(setting.name, setting.default))
                     if setting.name == "size":
                         self.size_note = parts.block("", "size-note")
@@ -139,6 +140,7 @@ class Rail:
         )  # fmt: skip
         c["student"].input(in_words(self.student_chosen), {c["backbone"], c["student"]}, own, **AT_ONCE)
         c["seed"].input(lambda: False, None, self.randomise, **AT_ONCE)
+        self.live.input(lambda: False, None, self.untouched, **AT_ONCE)
 
     def picked(self, event: gr.EventData) -> str:
         """The prompt of a clicked suggestion."""

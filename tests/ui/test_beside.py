@@ -109,6 +109,7 @@ def test_the_line_shows_another_switch_at_once(page: Page) -> None:
     fill_number(page, "Teacher steps", 2)
     press_generate(page)
     expect_result(page)
+    page.get_by_label("Live: redraw while I move these").uncheck()
     first = page.locator(PICTURE).get_attribute("src")
     steps, low = (
         int(page.get_by_label(f"number input for {name}", exact=True).input_value())

@@ -132,7 +132,7 @@ def test_live_mode_follows_the_switch_and_keeps_the_teacher(page: Page) -> None:
     press_generate(page)
     expect_result(page)
     teacher = page.locator(".cmp-frame.teacher img").get_attribute("src")
-    page.get_by_label("Live: redraw").check()
+    expect(page.get_by_label("Live: redraw")).to_be_checked()  # it goes on by itself where a picture takes no second
     fill_number(page, "Low-resolution steps", 3)
     expect(page.locator(".cmp-caption.student .sub")).to_contain_text("3 + 1 steps")
     assert page.locator(".cmp-frame.teacher img").get_attribute("src") == teacher

@@ -1,6 +1,6 @@
 /* The history: opening an entry is reported as `select`; as soon as two to four are marked they are reported as `submit`; what
    another tab of the browser wrote as `input`. */
-let marked = [];
+let marked = [], told = 0;
 function show() {
   for (const button of element.querySelectorAll("[data-mark]")) {
     const on = marked.includes(button.dataset.mark);
@@ -17,7 +17,13 @@ element.addEventListener("click", (event) => {
   const mark = button.dataset.mark;
   marked = marked.includes(mark) ? marked.filter((other) => other !== mark) : [...marked, mark].slice(-4);
   show();
-  if (marked.length > 1) trigger("submit", { marks: marked });
+  clearTimeout(told);
+  if (marked.length > 1) told = setTimeout(() => trigger("submit", { marks: marked }), 150); // not for each of several
 });
 window.addEventListener("storage", (event) => { if (event.key === "rmd-history") trigger("input"); });
-watch("value", () => { marked = []; });
+let listed = props.value;
+watch("value", () => { // also told when the same list is read once more
+  if (props.value !== listed) marked = [];
+  listed = props.value;
+  show();
+});

@@ -182,8 +182,29 @@ function note(value) {
 }
 window.addEventListener("popstate", ({ state }) => {
   gone = { shown: state?.shown || "", query: state?.query ?? location.search, since: Date.now() };
-  trigger("submit", { shown: gone.shown, query: gone.query });
+  ask();
 });
+/* One question at a time: what two answers change at once may be mixed. */
+const ANSWERED = 3000; // milliseconds; what is forgotten here is not answered by a value of this
+let under = null, asking = 0;
+function ask() {
+  clearTimeout(asking);
+  if (!gone || Date.now() - gone.since > LONGEST_BACK) return;
+  const rest = under ? under.at + ANSWERED - Date.now() : 0;
+  if (rest <= 0) {
+    under = { shown: gone.shown, at: Date.now() };
+    trigger("submit", { shown: gone.shown, query: gone.query });
+  }
+  asking = setTimeout(ask, rest > 0 ? rest : ANSWERED);
+}
+function heard(value) {
+  if (!under || value.shown !== under.shown) return;
+  const other = gone && gone.shown !== under.shown;
+  under = null;
+  if (!other) return;
+  clearTimeout(asking);
+  asking = setTimeout(ask, 50);
+}
 
 /* One more switch whenever nothing else is to do, as long as there are any and the page is looked at. */
 let resting = 0;
@@ -198,7 +219,7 @@ function rest(wait) {
 
 function update() {
   const value = props.value;
-  if (value) answered(value);
+  if (value) { answered(value); heard(value); }
   if (!value || held >= 0) return;
   // what is on its way when the next move is made is an answer to the one before
   if (!same(value.counts, counts) && Date.now() - asked < 1500) return void setTimeout(update, 1600);

@@ -21,11 +21,11 @@ from rmd.serve.admission import ACCELERATOR
 from rmd.serve.guard import in_words, sentence
 from rmd.serve.runner import Runner, Saved
 from rmd.ui import parts, text
-from rmd.ui.beside import draw
+from rmd.ui.beside import at_once, draw
 from rmd.ui.draw import verdict
 from rmd.ui.draw.results import results_html
 from rmd.ui.events import AT_ONCE, NO_CHANGE, REFUSABLE, Given, Updates, run_and_stop, visitor_of
-from rmd.ui.follow import NOT_SHOWN, Follow
+from rmd.ui.follow import NOT_SHOWN, Follow, within
 from rmd.ui.rail import Rail
 from rmd.ui.share import Share
 from rmd.ui.strip import moved, strip, strip_value
@@ -103,7 +103,7 @@ class Compare:
             **AT_ONCE,
         )
         runs: list[tuple[list[Any], Any, set[Component]]] = [
-            ([rail.generate.click, c["prompt"].submit], self.generate, {*rail.inputs, rail.randomise}),
+            ([rail.generate.click, c["prompt"].submit], self.generate, {*rail.inputs, rail.randomise, rail.untouched}),
             ([self.again.click], self.measure_again, {self.last}),
         ]
         running = [
@@ -111,7 +111,7 @@ class Compare:
                 starts,
                 run,
                 inputs,
-                [*self.outputs, self.status, c["seed"]],
+                [*self.outputs, self.status, c["seed"], rail.live],
                 (rail.generate, rail.stop),
                 self.status,
                 self.pictures,
@@ -152,7 +152,7 @@ class Compare:
         settings = self.rail.values(given)
         if given[self.rail.randomise]:
             settings["seed"] = None
-        yield from self.shown(request, settings)
+        yield from self.shown(request, settings, live=given[self.rail.untouched])
 
     def measure_again(self, request: gr.Request, given: Given) -> Iterator[Updates]:
         """The comparison on the stage once more, its teacher as well where that came from the cache."""
@@ -162,8 +162,10 @@ class Compare:
         else:
             yield from self.shown(request, asdict(saved.result.request), cached=False)
 
-    def shown(self, request: gr.Request, settings: dict[str, Any], cached: bool = True) -> Iterator[Updates]:
-        """The stage while a request runs."""
+    def shown(
+        self, request: gr.Request, settings: dict[str, Any], cached: bool = True, live: bool = False
+    ) -> Iterator[Updates]:
+        """The stage while a request runs. live: whether Live goes on after it where the student is fast."""
         view = None
         try:
             checked = self.runner.request(settings)
@@ -185,6 +187,8 @@ class Compare:
                     view.sentence = text.OF_SEVERAL.format(index=len(finished), total=checked.count)
                     words = f"Done, seed {event.request.seed}." if len(finished) == checked.count else view.sentence
                     yield {**self.show(finished[-1], finished), **self.say(words), **seed}
+                    if live and at_once(self.runner, finished[-1]):
+                        yield {self.rail.live: True}
                 elif view.take(event):
                     yield {self.pictures: view.value, **self.say(view.sentence), **seed}
                     if isinstance(event, Progress) and event.role == "student":
@@ -203,20 +207,18 @@ class Compare:
 
     def redraw(self, request: gr.Request, given: Given) -> Updates:
         """Live mode: the student again, the teacher staying put where it still fits."""
-        settings = {**self.rail.values(given), "teacher": False, "count": 1}
         if not given[self.rail.live]:
             return NO_CHANGE
-        try:
-            settings["switch"] = min(settings["switch"], settings["steps"])
-            film = Film()
-            for event in self.runner.run(self.runner.request(settings), visitor_of(request)):
+        last, film = given[self.last], Film()
+        checked = self.runner.request(within({**self.rail.values(given), "teacher": False, "count": 1}))
+        saved = self.runner.made(checked)  # also where the strip has put it on the stage a moment ago
+        with contextlib.suppress(Cancelled):
+            for event in [] if saved else self.runner.run(checked, visitor_of(request)):
                 film.take(event)
-                if isinstance(event, Done):
-                    saved = with_teacher_of(self.runner.save(event, film), given[self.last])
-                    return {**self.show(saved), **self.say(f"Live, seed {event.request.seed}.")}
-        except Cancelled:
-            pass
-        return NO_CHANGE
+                saved = self.runner.save(event, film) if isinstance(event, Done) else None
+        if saved is None:
+            return NO_CHANGE
+        return {**self.show(with_teacher_of(saved, last)), **self.say(f"Live, seed {checked.seed}.")}
 
     def ahead(self, request: gr.Request, given: Given) -> Updates:
         """The strip has nothing to do: one more switch of the result on the stage."""

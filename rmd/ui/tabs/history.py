@@ -30,10 +30,13 @@ GENTLY = "block: 'start', behavior: matchMedia('(prefers-reduced-motion: reduce)
 
 
 READ = """() => {
-  try { return [JSON.parse(localStorage.getItem("rmd-history")) ?? []]; } catch { return [[]]; }
+  try {
+    const kept = JSON.parse(localStorage.getItem("rmd-history"));
+    return [Array.isArray(kept) ? kept.filter((one) => one && typeof one === "object" && !Array.isArray(one)) : []];
+  } catch { return [[]]; }
 }"""
 ADD = f"""(fresh) => {{
-  const [read] = ({READ})(), kept = Array.isArray(read) ? read : [], there = new Set(kept.map((one) => one?.id));
+  const [kept] = ({READ})(), there = new Set(kept.map((one) => one.id));
   const entries = [...fresh.filter((one) => !there.has(one.id)), ...kept].slice(0, {KEPT});
   try {{ localStorage.setItem("rmd-history", JSON.stringify(entries)); }} catch {{ /* full, or a private window */ }}
   return [entries];
@@ -47,7 +50,7 @@ class History:
 
     def __init__(self, runner: Runner, rail: Rail, compare: Compare):
         self.runner, self.rail, self.compare = runner, rail, compare
-        self.entries = gr.JSON([], visible=False, render=False)
+        self.entries = gr.JSON([], visible="hidden", render=False)  # and not left out: its change is looked at
         self.fresh = gr.JSON([], visible=False, render=False)
         parts.block(f'<p class="note">{text.HISTORY_ABOUT}</p>', "history-about")
         with gr.Column(visible=False, elem_id="pair-block") as self.pair_block:
@@ -60,25 +63,26 @@ class History:
         """running: the event of a run, after whose end there is something to remember. tab: where this is."""
         for part in (self.entries, self.fresh):
             part.render()  # outside the tab, whose parts the browser makes only when it is opened
-        both = [self.entries, self.cards]
         for begins in (page.load, tab.select, self.cards.input):  # the last where another tab of the browser wrote
-            begins(None, None, self.entries, js=READ, **AT_ONCE).then(self.opened, {self.entries}, both, **AT_ONCE)
+            begins(None, None, self.entries, js=READ, **AT_ONCE)
         for ended in (running.success, self.compare.stopping.then):
             new = ended(self.remember, {self.compare.results}, self.fresh, **AT_ONCE)
-            added = new.then(None, self.fresh, self.entries, js=ADD, **AT_ONCE)
-            added.then(self.opened, {self.entries}, both, **AT_ONCE)
+            new.then(None, self.fresh, self.entries, js=ADD, **AT_ONCE)
+        self.entries.change(self.listed, {self.entries}, self.cards, trigger_mode="always_last", **AT_ONCE)
         on_stage = [*self.compare.outputs, *self.rail.outputs, self.compare.tabs]
         self.cards.select(in_words(self.reopen), {self.entries}, on_stage, **REFUSABLE)
         shown = [self.pair_block, self.pair, self.pair_table, self.panes]
-        self.cards.submit(in_words(self.compared), {self.entries}, shown, **REFUSABLE).success(
+        marked = self.cards.submit(
+            in_words(self.compared), {self.entries}, shown, trigger_mode="multiple", concurrency_limit=1, **REFUSABLE
+        )
+        marked.success(
             None, None, None, js=f"() => document.querySelector('#history-about').scrollIntoView({{ {GENTLY} }})",
             **AT_ONCE,
         )  # fmt: skip
 
-    def opened(self, given: Given) -> Updates:
+    def listed(self, given: Given) -> Updates:
         """What the browser keeps."""
-        entries = known(given[self.entries])
-        return {self.entries: entries, self.cards: history_html(entries)}
+        return {self.cards: history_html(known(given[self.entries]))}
 
     def remember(self, given: Given) -> Updates:
         """The last results, the newest first, for the browser to keep."""
