@@ -159,6 +159,9 @@ def quality(measured: Path, base: Path, student: Path, assets: Path, prefix: str
     if "detail" in result:  # figures of an earlier version have none
         own = json.loads((base / BACKBONE_CARD).read_text())
         (base / BACKBONE_CARD).write_text(json.dumps({**own, "detail": result["detail"]}, indent=1) + "\n")
+    readme = base / "README.md"
+    if readme.exists():
+        readme.write_text(readme.read_text().replace(OLDER, ""))
     for folder in (base, student):
         (folder / "quality.json").write_text(text)
     for sheet in sorted(measured.glob("*.png")):

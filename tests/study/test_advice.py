@@ -59,6 +59,14 @@ def test_other_steps_other_weights_and_other_noise_are_no_measurement(outline: O
     assert measured_switch(outline, 4, tmp_path / "nowhere") is None
 
 
+def test_another_number_of_steps_may_be_of_the_study_of_all_plans(outline: Outline, tmp_path: Path) -> None:
+    more = report(outline, {3: 41.0, 4: 42.0, 5: 60.0}, steps=6) | {"reference": "student, 4"}
+    tmp_path.joinpath("a").mkdir()
+    (tmp_path / "a" / f"{Path(outline.entry.id).name}-plans.json").write_text(json.dumps(more))
+    assert measured_switch(outline, 6, tmp_path / "a").switch == 4  # type: ignore[union-attr]
+    assert measured_switch(outline, 4, tmp_path / "a") is None
+
+
 def test_the_bundled_default_is_the_measured_best() -> None:
     shipped = read_outline(catalog.find("emoji-sdxl"))
     found = measured_switch(shipped, 4)

@@ -99,7 +99,7 @@ def test_the_map_shows_only_what_was_measured(offer: Offer, tmp_path: Path) -> N
     ]
     page = chart_html(chart, "tiny")
     assert page.count("<button") == 2
-    assert "4 steps, 2 at low resolution: 22×, 0.220" in page
+    assert "4 steps, 2 at low resolution: 22×, 0.22" in page
     assert "a &lt;fast&gt; machine" in page
 
     def top(switch: int) -> float:

@@ -12,7 +12,7 @@ from rmd.backbones.outline import Outline
 from rmd.study.evidence.samples import made_with
 
 FOLDER = Path(__file__).resolve().parents[3] / "assets" / "evidence"
-"""ID.json of `evaluate --methods` for the bundled models."""
+"""ID.json of `evaluate --methods` and ID-plans.json of `evaluate --plans all` for the bundled models."""
 SAME = ("reinjection", "eta", "mapping", "upsampler", "weights")
 """What plans have in common that are compared by their switch."""
 
@@ -30,28 +30,39 @@ def measured_switch(outline: Outline, steps: int, folder: Path = FOLDER) -> Meas
 
     None where the backbone's own student was not measured at two switches of so many steps, or with other weights.
     """
-    report = report_of(folder / f"{Path(outline.entry.id).name}.json")
-    if outline.card is None or not outline.card.distilled or report is None:
+    if outline.card is None or not outline.card.distilled:
         return None
+    weights = made_with(outline.entry.folder, outline.entry.student)
+    name = Path(outline.entry.id).name
+    for path in (folder / f"{name}.json", folder / f"{name}-plans.json"):
+        report = report_of(path)
+        found = distances(report, steps, weights) if report else {}
+        if report and len(found) > 1:
+            return best_of(found, steps, report["count"])
+    return None
+
+
+def distances(report: dict[str, Any], steps: int, weights: str) -> dict[int, dict[str, float]]:
+    """By switch, the distance to the teacher of the student's plans of so many steps, otherwise like the usual one."""
     rows: dict[str, Any] = report["rows"]
     usual = rows.get(str(report["reference"]), {}).get("made_by")
-    if usual is None or usual["weights"] != made_with(outline.entry.folder, outline.entry.student):
-        return None
-    found = {
+    if usual is None or usual["weights"] != weights:
+        return {}
+    return {
         made["switch"]: row["fd_teacher"]
         for row in rows.values()
         if (made := row.get("made_by")) and made.get("steps") == steps and "fd_teacher" in row
         and all(made.get(name) == usual[name] for name in SAME)
     }  # fmt: skip
-    if len(found) < 2:
-        return None
+
+
+def best_of(found: dict[int, dict[str, float]], steps: int, count: int) -> Measured:
+    """found: as of `distances`. count: pictures of each."""
     nearest = min(found.values(), key=lambda one: one["value"])
     best = max(switch for switch, one in found.items() if one["value"] <= nearest["high"])
     beyond = f"; with {best + 1} it is {found[best + 1]['value']:.0f}" if best + 1 in found else ""
     reach = nearest["high"] - nearest["value"]
-    words = (
-        f"Measured on {report['count']} pictures: its distance to the teacher (FD {found[best]['value']:.0f}) is that"
-    )
+    words = f"Measured on {count} pictures: its distance to the teacher (FD {found[best]['value']:.0f}) is that"
     return Measured(
         best, f"{words} of the nearest plan of {steps} steps ({nearest['value']:.0f} ± {reach:.0f}){beyond}."
     )

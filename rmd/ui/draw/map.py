@@ -20,6 +20,7 @@ BENCH = Path(__file__).resolve().parents[3] / "assets" / "bench"
 """Reports of `python -m rmd bench --out`."""
 QUALITY = "quality.json"
 METRICS = (
+    ("fd_real", "Fréchet distance to real pictures, less is better", False),
     ("detail_error", "difference to the right object, less is better", False),
     ("object_top1", "share of pictures with the right object", True),
 )
@@ -98,7 +99,7 @@ def chart_html(chart: Chart, model: str) -> str:
     ticks = [gain for gain in (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, 150, 200) if left <= gain <= right]
     lines = "".join(f'<span class="tick x" style="left:{x(gain):.2f}%">{gain}×</span>' for gain in ticks)
     levels = [low + (high - low) * share for share in (0.1, 0.5, 0.9)]
-    lines += "".join(f'<span class="tick y" style="top:{y(value):.2f}%">{value:.3f}</span>' for value in levels)
+    lines += "".join(f'<span class="tick y" style="top:{y(value):.2f}%">{value:.3g}</span>' for value in levels)
     lines += f'<span class="teacher" style="top:{y(chart.teacher):.2f}%">teacher</span>'
     dots = "".join(dot(spot, model, x(spot.gain), y(spot.quality)) for spot in chart.spots)
 
@@ -130,7 +131,7 @@ def pareto(chart: Chart) -> list[Spot]:
 
 
 def dot(spot: Spot, model: str, x: float, y: float) -> str:
-    words = f"{count(spot.steps)}, {spot.switch} at low resolution: {times(spot.gain)}, {spot.quality:.3f}"
+    words = f"{count(spot.steps)}, {spot.switch} at low resolution: {times(spot.gain)}, {spot.quality:.3g}"
     share = f"{spot.switch / spot.steps:.3f}"
     return (
         f'<button type="button" data-model="{escape(model)}" data-steps="{spot.steps}" data-switch="{spot.switch}" '
