@@ -213,9 +213,17 @@ def test_the_models_tab_says_what_cannot_be_used(page: Page) -> None:
     photograph(page, "models")
 
 
-def test_wide_and_dark(browser: Browser, app_url: str) -> None:
-    page = visit(browser, app_url, 1440, 900, dark=True)
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_width_in_both_looks(browser: Browser, app_url: str, dark: bool) -> None:
+    page = visit(browser, app_url, 1440, 900, dark)
     press_generate(page)
     expect_result(page)
-    photograph(page, "wide-dark")
+    frame = page.locator("#compare .cmp-frame.student")
+    for width, height in ((1920, 1080), (1440, 900), (820, 1180), (390, 844)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_function("width => innerWidth === width", arg=width)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        share = frame.bounding_box()["width"] / width  # type: ignore[index]
+        assert share > (0.4 if width <= 820 else 0.25), f"a picture takes {share:.0%} of {width} px"
+        photograph(page, f"{width}-{'dark' if dark else 'light'}")
     page.context.close()
