@@ -32,13 +32,17 @@ bench: .venv/.installed
 	$(BIN)/python -m rmd bench --backbone emoji-wan --out assets/bench/$(BENCH)-video.json \
 		--plans 6/3,4/2,2/1,6/0,6/4,4/3,3/1,8/4,4/4,1/0
 
-# The table in assets/evidence: hours on two cores; gone on with where it was interrupted.
+# The tables in assets/evidence, the map and the model cards: hours on two cores; gone on with where it was interrupted.
 evidence: .venv/.installed-dev
 	$(BIN)/python -m rmd evaluate --count 400 --seeds 4 --plans 4/2,4/1,4/3 --methods --out runs/evidence
 	cp runs/evidence/evidence.json assets/evidence/emoji-sdxl.json
 	cp runs/evidence/evidence.md assets/evidence/emoji-sdxl.md
 	cp runs/evidence/fd-teacher.svg assets/evidence/emoji-sdxl-teacher.svg
 	cp runs/evidence/fd-real.svg assets/evidence/emoji-sdxl-real.svg
+	$(BIN)/python -m rmd evaluate --count 400 --seeds 4 --plans all --out runs/evaluate
+	cp runs/evaluate/evidence.json assets/evidence/emoji-sdxl-plans.json
+	cp runs/evaluate/evidence.md assets/evidence/emoji-sdxl-plans.md
+	$(BIN)/python -m rmd train publish-quality
 
 # The stored results the page shows; make them again after new weights, on a machine that does nothing else.
 EXAMPLE = $(BIN)/python -m rmd generate --film --out assets/examples/$(1) --steps $(2) --switch $(3) --seed $(4) --prompt $(5) \
