@@ -41,15 +41,16 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
     return float(within(a) + within(b) - 2 * kernel(a, b).mean())
 
 
-def precision_recall(real: Tensor, made: Tensor) -> tuple[float, float]:
-    """The share of made samples inside the real ones' neighbourhood, and the reverse (Kynkäänniemi et al. 2019).
+def precision_recall(real: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+    """Which made samples lie inside the real ones' neighbourhood, and the reverse (Kynkäänniemi et al. 2019).
 
-    A neighbourhood is the union of balls around each sample that reach its third nearest neighbour.
+    Ones and zeros, (N,) each: precision and recall are their means. A neighbourhood is the union of balls around each
+    sample that reach its third nearest neighbour.
     """
 
-    def inside(points: Tensor, of: Tensor) -> float:
+    def inside(points: Tensor, of: Tensor) -> Tensor:
         radius = torch.cdist(of, of).kthvalue(NEIGHBOURS + 1, dim=1).values  # the nearest is itself
-        return float((torch.cdist(points, of) <= radius).any(dim=1).float().mean())
+        return (torch.cdist(points, of) <= radius).any(dim=1).float()
 
     return inside(made, real), inside(real, made)
 

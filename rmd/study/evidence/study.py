@@ -199,8 +199,9 @@ class Study:
                     lambda i, a=a, b=b: measures.kernel_distance(a[i], b[i]), self.seeds, rounds
                 )
                 if short == "real" or REAL not in known:
-                    figures["precision"], figures["recall"] = (
-                        Estimate(value) for value in measures.precision_recall(b, a)
+                    figures["precision"], figures["recall"] = (  # of other prompts in the same neighbourhoods
+                        of_means(inside.unflatten(0, (-1, self.seeds)).mean(dim=1), rounds)
+                        for inside in measures.precision_recall(b, a)
                     )
             if self.seeds > 1:
                 spread = measures.spread(known[base], self.seeds)
