@@ -165,7 +165,8 @@ class Runner:
 
     def prune(self) -> None:
         """Remove what is older than KEEP, and the oldest while all together are larger than KEEP_BYTES."""
-        self._made = {key: saved for key, saved in self._made.items() if saved.files["student"].exists()}
+        made = tuple(self._made.items())  # at once: another thread may be saving
+        self._made = {key: saved for key, saved in made if saved.files["student"].exists()}
         room, old = KEEP_BYTES, time.time() - KEEP
         for folder in sorted(self.folder.glob("*"), key=modified, reverse=True):
             room -= sum(size(file) for file in folder.rglob("*"))

@@ -206,14 +206,19 @@ function heard(value) {
   asking = setTimeout(ask, 50);
 }
 
-/* One more switch whenever nothing else is to do, as long as there are any and the page is looked at. */
-let resting = 0;
+/* One more switch whenever nothing else is to do, as long as there are any and the page is looked at; asked again where
+   somebody else was drawing, but not for ever. */
+const FRUITLESS = 20;
+let resting = 0, there = -1, tries = 0;
 function rest(wait) {
   clearTimeout(resting);
   if (!props.value?.idle) return;
+  const now = Object.keys(props.value.stored).length;
+  if (now !== there) [there, tries] = [now, 0];
   resting = setTimeout(() => {
-    if (!document.hidden && held < 0 && !document.querySelector("#stop:not([disabled])")) trigger("input");
-    rest(5000); // asked again where somebody else was drawing
+    const free = !document.hidden && held < 0 && !document.querySelector("#stop:not([disabled])");
+    if (free && tries++ < FRUITLESS) trigger("input");
+    if (tries < FRUITLESS) rest(5000);
   }, wait);
 }
 
