@@ -26,7 +26,7 @@ from rmd.train.settings import Settings, assignments, changed, read_recipe
 from rmd.train.source import Clips, Pictures, PromptFile, Source
 from rmd.train.together import Together
 
-FREE = {"steps", "minutes", "sheet_every", "save_minutes"}
+FREE = {"steps", "minutes", "sheet_every", "save_minutes", "tracker"}
 """What may change when a run goes on."""
 ARGUMENTS = ("backbone", "prompts", "lora", "size", "low", "frames", "steps", "minutes")
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace, device: torch.device) -> Path:
     request = outline.request({"prompt": "a", **wanted})  # sizes are checked as a request's are
     if device.type == "cuda":
         check_room(needed(parameters(entry), settings, device), free_gb(device), settings, entry.name)
-    together = Together(device)
+    together = Together(device, settings.tracker, out)
     if together.first:
         claim(out, settings)
     together.wait()

@@ -7,6 +7,7 @@ ran low, are matched against the teacher's full-size distribution.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def train(
     run = Run(folder, parts, settings.minutes, backbone.device, settings.save_minutes * 60, together)
     for role in (distiller.student, distiller.fake):
         role.spread()
+    together.begin_tracking(asdict(settings))
     totals: dict[str, list[Tensor]] = {}
     noise = torch.Generator(backbone.device)
     for step in run.steps(settings.steps, "distill"):
@@ -111,6 +113,7 @@ def train(
     if together.first:
         sheet(distiller, source, folder / "sheet.png")
         export(distiller, backbone, run, folder / "student")
+    together.end_tracking()
     together.wait()
     return folder / "student"
 

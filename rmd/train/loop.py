@@ -182,6 +182,8 @@ class Run:
         return self.together is None or self.together.first
 
     def log(self, **values: float) -> None:
+        if self.together is not None:
+            self.together.track(values, self.step)
         if not self.first:
             return
         row: dict[str, Any] = {"step": self.step, "minutes": round(self.seconds / 60, 2), "samples": self.samples}

@@ -16,6 +16,7 @@ from rmd.arguments import number
 from rmd.checks import Choice, Real, RequestError, Size, Text, Whole
 from rmd.method.plan import MAX_STEPS, Reinjection
 from rmd.train.rollout import Renoising
+from rmd.train.together import TRACKERS
 
 RECIPES = Path(__file__).with_name("recipes")
 Kind = Whole | Real | Choice | Size | Text
@@ -77,6 +78,7 @@ class Settings:
     sheet_every: int = setting(500, Whole(1, 10**6), "iterations between two sheets of samples")
     save_minutes: float = setting(2.0, Real(0.01, 10**4), "time between two saved states")
     seed: int = setting(3, Whole(0, 2**31), "seed of everything drawn")
+    tracker: str | None = setting(None, Choice(TRACKERS), "program that shows the figures as they come")
 
     def __post_init__(self) -> None:
         for one in fields(self):

@@ -7,23 +7,37 @@ process takes its rows, so that one process with a batch of N·B and N processes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from torch import Tensor, nn
 
+from rmd.checks import RequestError
 from rmd.method.transition import Share
 
 Row = TypeVar("Row")
 
 
-class Together:
-    """This process among the others."""
+TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow", "swanlab")
+"""Programs that show a run's figures, by the names of their packages; accelerate speaks to them."""
 
-    def __init__(self, device: torch.device):
-        self.accelerator = Accelerator(cpu=device.type == "cpu")
+
+class Together:
+    """This process among the others.
+
+    tracker: where figures go as well, one of TRACKERS. folder: where trackers that write files put them. RequestError
+    for one that is not installed.
+    """
+
+    def __init__(self, device: torch.device, tracker: str | None = None, folder: Path | None = None):
+        if tracker is not None and tracker not in map(str, get_available_trackers()):
+            raise RequestError(f"tracker: {tracker} is not installed here; `pip install {tracker}`, or leave it out.")
+        self.accelerator = Accelerator(cpu=device.type == "cpu", log_with=tracker, project_dir=folder)
+        self.tracked = tracker is not None
         self.index, self.count = self.accelerator.process_index, self.accelerator.num_processes
 
     @property
@@ -72,6 +86,19 @@ class Together:
     def any(self, value: bool) -> bool:
         """Whether any process says yes."""
         return bool(self.mean(torch.tensor(float(value), device=self.device)) > 0)
+
+    def begin_tracking(self, settings: Mapping[str, Any]) -> None:
+        """Tell the tracker, where there is one, what the run is."""
+        if self.tracked:
+            self.accelerator.init_trackers("rmd", {k: "" if v is None else v for k, v in settings.items()})
+
+    def track(self, figures: Mapping[str, float], step: int) -> None:
+        if self.tracked:
+            self.accelerator.log(dict(figures), step)
+
+    def end_tracking(self) -> None:
+        if self.tracked:
+            self.accelerator.end_training()
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -49,13 +49,6 @@ FAMILIES = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture
-def prompts(tmp_path: Path) -> Path:
-    file = tmp_path / "prompts.txt"
-    file.write_text("# two prompts\na fox\n\na star on a blue background\n", encoding="utf-8")
-    return file
-
-
 def distil(folder: Path, prompts: Path, out: Path, *more: str) -> int:
     arguments = ("--backbone", str(folder), "--prompts", str(prompts), "--out", str(out), "--device", "cpu")
     return cli.main(["train", "distill", *arguments, "--steps", "5", *QUICK, *more])
