@@ -81,6 +81,9 @@ def add_distill(stages: Any) -> None:
     add_settings(p)
     p.add_argument("--memory", type=float, metavar="GB", help="the device's memory; by default what is free here")
     p.set_defaults(run=plan)
+    p = stages.add_parser("overhead", help="what a distillation costs beside its networks' calls, measured on a CPU")
+    add_settings(p)
+    p.set_defaults(run=overhead)
 
 
 def add_settings(p: argparse.ArgumentParser) -> None:
@@ -122,6 +125,12 @@ def plan(args: argparse.Namespace) -> None:
     from rmd.train.command_distill import plan
 
     print(plan(args, device_of(args)))
+
+
+def overhead(args: argparse.Namespace) -> None:
+    from rmd.train.command_distill import overhead
+
+    print(overhead(args, device_of(args)))
 
 
 def run_stage(args: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ import torch
 from rmd.backbones import catalog
 from rmd.backbones.base import Backbone
 from rmd.backbones.loading import open_backbone
-from rmd.backbones.machine import free_gb
+from rmd.backbones.machine import describe, free_gb
 from rmd.backbones.outline import read_outline
 from rmd.checks import RequestError, size_of
 from rmd.disk import ensure_writable, write_whole
@@ -22,6 +22,7 @@ from rmd.train.distill import train
 from rmd.train.export import SETTINGS_FILE
 from rmd.train.loop import STATE
 from rmd.train.memory import check_room, needed, parameters
+from rmd.train.overhead import measure
 from rmd.train.settings import Settings, assignments, changed, read_recipe
 from rmd.train.source import Clips, Pictures, PromptFile, Source
 from rmd.train.together import Together
@@ -64,6 +65,22 @@ def run(args: argparse.Namespace, device: torch.device) -> Path:
     sizes: dict[str, Any] = {"high": size_of(str(request.size)), "low": size_of(str(request.low))}
     backbone.spec = replace(backbone.spec, **sizes, frames=request.frames)
     return train(backbone, prompts or world(entry, backbone, args.runs), settings, out, args.student, together)
+
+
+def overhead(args: argparse.Namespace, device: torch.device) -> str:
+    """What some iterations (--steps, 5 by default) cost beside the networks' calls, in a line of text."""
+    if device.type != "cpu":
+        raise RequestError("device must be cpu: elsewhere a network's call is not over when it returns.")
+    settings = settings_of(args)
+    entry = catalog.find(settings.backbone)
+    prompts = PromptFile(Path(settings.prompts)) if settings.prompts else None
+    backbone = opened(entry, settings, device)
+    cost = measure(backbone, prompts or world(entry, backbone, args.runs), settings, args.steps or 5)
+    each, inside = cost.seconds / cost.iterations, cost.inside / cost.iterations
+    return (
+        f"{entry.name}, batch {settings.batch}: {each:.3g} s an iteration, {inside:.3g} s of it in networks, backward "
+        f"passes and optimisers; {cost.around:.1%} around them ({describe('cpu')})"
+    )
 
 
 def plan(args: argparse.Namespace, device: torch.device) -> str:
