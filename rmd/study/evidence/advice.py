@@ -62,10 +62,9 @@ def best_of(found: dict[int, dict[str, float]], steps: int, count: int) -> Measu
     best = max(switch for switch, one in found.items() if one["value"] <= nearest["high"])
     beyond = f"; with {best + 1} it is {found[best + 1]['value']:.0f}" if best + 1 in found else ""
     reach = nearest["high"] - nearest["value"]
+    near, of = f"{nearest['value']:.0f} ± {reach:.0f}", f"{steps} step{'s' * (steps > 1)}"
     words = f"Measured on {count} pictures: its distance to the teacher (FD {found[best]['value']:.0f}) is that"
-    return Measured(
-        best, f"{words} of the nearest plan of {steps} steps ({nearest['value']:.0f} ± {reach:.0f}){beyond}."
-    )
+    return Measured(best, f"{words} of the nearest plan of {of} ({near}){beyond}.")
 
 
 @lru_cache(maxsize=16)
