@@ -21,7 +21,7 @@ from rmd.engine.results import Done, Result
 from rmd.engine.session import RUNS, Session
 from rmd.engine.teacher_cache import TeacherCache
 from rmd.method.plan import CascadePlan
-from rmd.request import GenerateRequest, completed, singles, student_key
+from rmd.request import GenerateRequest, completed, singles, student_key, teacher_key
 from rmd.serve import sentences
 from rmd.serve.offer import Offer
 
@@ -159,9 +159,14 @@ class Runner:
         return stored(self.folder / id) if re.fullmatch(r"[0-9a-f]{32}", id) else None
 
     def made(self, request: GenerateRequest) -> Saved | None:
-        """The last result saved here with such a student, if it is still there."""
+        """The last result saved here with such a student, if it is still there; alone where its teacher is another."""
         saved = self._made.get(student_key(request))
-        return saved if saved and saved.files["student"].exists() else None
+        if saved is None or not saved.files["student"].exists():
+            return None
+        if teacher_key(saved.result.request) == teacher_key(request):
+            return saved
+        result = replace(saved.result, request=replace(request, teacher=False), teacher=None)
+        return replace(saved, result=result, files={"student": saved.files["student"]})
 
     def prune(self) -> None:
         """Remove what is older than KEEP, and the oldest while all together are larger than KEEP_BYTES."""

@@ -31,7 +31,8 @@ def plans_of(saved: Saved) -> Others:
     for file in [*sorted(folder.glob("*student.png")), *sorted((folder / PLANS).glob("steps-*.png"))]:
         with contextlib.suppress(RequestError, LookupError):
             own = Result.from_dict(settings_in(file))
-            request = replace(own.request, backbone=base.request.backbone)
+            asked = base.request  # its teacher goes with all of them
+            request = replace(own.request, backbone=asked.backbone, teacher_steps=asked.teacher_steps)
             found[own.plan.steps, own.plan.switch] = Saved(
                 replace(own, request=request, teacher=base.teacher),
                 {**saved.files, "student": file},

@@ -21,23 +21,20 @@ def test_tensorboard_gets_every_logged_figure(tiny_sdxl: Path, prompts: Path, tm
     assert last.value > 0
 
 
-@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="it is installed")
-def test_a_tracker_that_is_not_here_is_a_sentence(
-    tiny_sdxl: Path,
-    prompts: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize(
+    ("tracker", "words"),
+    [
+        pytest.param(
+            "wandb",
+            "tracker: wandb is not installed here; `pip install wandb`",
+            marks=pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="it is installed"),
+        ),
+        ("paper", "tracker must be one of tensorboard, wandb, trackio, mlflow, swanlab"),
+    ],
+)
+def test_what_cannot_be_used_is_a_sentence(
+    tiny_sdxl: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tracker: str, words: str
 ) -> None:
-    assert distil(tiny_sdxl, prompts, tmp_path / "run", "--set", "tracker=wandb") == 2
-    assert "tracker: wandb is not installed here; `pip install wandb`" in capsys.readouterr().err
+    assert distil(tiny_sdxl, prompts, tmp_path / "run", "--set", f"tracker={tracker}") == 2
+    assert words in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-
-
-def test_an_unknown_tracker_is_a_sentence(
-    tiny_sdxl: Path,
-    prompts: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert distil(tiny_sdxl, prompts, tmp_path / "run", "--set", "tracker=paper") == 2
-    assert "tracker must be one of tensorboard, wandb, trackio, mlflow, swanlab" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from rmd.checks import RequestError
@@ -49,7 +50,21 @@ def test_the_nearest_switches_come_first_and_each_once(runner: Runner, saved: Sa
     assert isinstance(done, Done)
     again = runner.save(done)
     assert again.files["student"].read_bytes() != saved.files["student"].read_bytes()
+    pictures = [Image.open(one.files["student"]).tobytes() for one in (others[3, 2], again)]
+    assert pictures[0] == pictures[1], "what was drawn ahead is what a run draws"
     assert read_settings(others[3, 2].files["student"])["request"] == read_settings(again.files["student"])["request"]
+
+
+def test_what_was_made_comes_without_another_teacher(runner: Runner, saved: Saved) -> None:
+    asked = replace(saved.result.request, teacher=False)
+    assert runner.made(asked) is saved
+    other = runner.made(replace(asked, teacher_steps=7))
+    assert other is not None
+    assert other.files == {"student": saved.files["student"]}
+    assert other.result.teacher is None
+    assert other.result.request.teacher_steps == 7, "what the rail says"
+    assert all(one.result.request.teacher_steps == 7 for one in plans_of(other).values())
+    assert runner.made(replace(asked, seed=6)) is None
 
 
 def test_from_one_to_any_other(runner: Runner, saved: Saved) -> None:

@@ -10,7 +10,7 @@ const row = root.querySelector(".strip-row");
 const words = root.querySelector(".strip-words");
 const MOST_SIZES = 4;
 let counts = [0, 1], cells = [], seen = null, told = 0, asked = 0, sent = null, held = -1;
-const ready = {};
+let ready = {}; // stored pictures, fetched before they are wanted
 
 const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
 const steps = () => sum(counts);
@@ -27,7 +27,7 @@ function place(value) {
   cells = ours ? value.cells : counts.flatMap((count, i) => Array.from({ length: count }, () => ({ low: i < last, scale: scales[i] })));
   const stored = Object.values((value && value.stored) || {});
   root.dataset.stored = stored.length;
-  for (const { file } of stored) ready[file.url] ??= Object.assign(new Image(), { src: file.url }); // before it is wanted
+  ready = Object.fromEntries(stored.map(({ file: { url } }) => [url, ready[url] ?? Object.assign(new Image(), { src: url })]));
   root.toggleAttribute("data-teacher", cells.some((cell) => cell.teacher));
   root.style.setProperty("--ratio", (value && value.ratio) || 1);
   root.style.setProperty("--cells", steps());

@@ -36,9 +36,14 @@ ETAS = [0, 0.25, 0.5, 0.75, 1]
 MOST_PLANS = 32
 ANY_CELL: dict[str, Any] = {"steps": 1, "switch": 0, "plan": None, "count": 1}
 """Stands for a cell's own split while only the settings that all cells share are checked."""
-KEEP = "(...axes) => { sessionStorage.setItem('rmd-sweep', JSON.stringify(axes)); }"
+KEEP = """(...axes) => {
+  try { sessionStorage.setItem("rmd-sweep", JSON.stringify(axes)); } catch { /* full, or forbidden */ }
+}"""
 READ = """(...axes) => {
-  try { return JSON.parse(sessionStorage.getItem("rmd-sweep")) ?? axes; } catch { return axes; }
+  try {
+    const kept = JSON.parse(sessionStorage.getItem("rmd-sweep"));
+    return kept?.length === axes.length ? kept : axes;
+  } catch { return axes; }
 }"""
 """The choice survives that the page is loaded anew; the cells that are ready are found again by `Runner.made`."""
 
