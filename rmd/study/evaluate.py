@@ -17,7 +17,7 @@ import torch
 
 from rmd.arguments import parse_plans
 from rmd.backbones import catalog
-from rmd.backbones.machine import describe
+from rmd.backbones.machine import best_device, describe
 from rmd.backbones.outline import Outline, read_outline
 from rmd.checks import RequestError, whole
 from rmd.disk import ensure_writable, write_whole
@@ -69,7 +69,7 @@ def add_evaluate(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     plans = [] if args.plans == "none" else parse_plans(args.plans)
     outline = read_outline(catalog.find(args.backbone), args.student)
-    world = World(outline, args.data) if outline.spec.known_words else None
+    world = World(outline, args.data, best_device()) if outline.spec.known_words else None
     seeds = whole("seeds", args.seeds, *SEEDS)
     prompts = prompts_of(args, world, seeds)
     if world and (strange := world.strange(prompts)):
@@ -112,7 +112,7 @@ def unlike(rows: list[Row], study: Study) -> list[Row]:
 class World:
     """The judge of a bundled model, and its real pictures."""
 
-    def __init__(self, outline: Outline, data: Path):
+    def __init__(self, outline: Outline, data: Path, device: torch.device):
         from rmd.worlds import clips_judge as motion
         from rmd.worlds import emoji_judge as pictures
 
@@ -130,7 +130,7 @@ class World:
                 },
             )
         else:
-            self.judge, self.parse = pictures.Judge(), pictures.parse_prompt
+            self.judge, self.parse = pictures.Judge(device=device), pictures.parse_prompt
             self.on_real, self.metric = (
                 pictures.on_real,
                 {

@@ -81,8 +81,12 @@ def add_distill(stages: Any) -> None:
     add_settings(p)
     p.add_argument("--memory", type=float, metavar="GB", help="the device's memory; by default what is free here")
     p.set_defaults(run=plan)
-    p = stages.add_parser("overhead", help="what a distillation costs beside its networks' calls, measured on a CPU")
+    p = stages.add_parser("overhead", help="what an iteration costs, and how much of that beside the networks' calls")
     add_settings(p)
+    p.add_argument(
+        "--weights", choices=("stored", "random"), default="stored",
+        help="random: a catalog backbone's architecture at full size; nothing is downloaded, nothing is kept",
+    )  # fmt: skip
     p.set_defaults(run=overhead)
 
 

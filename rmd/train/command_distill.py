@@ -12,9 +12,10 @@ import torch
 
 from rmd.backbones import catalog
 from rmd.backbones.base import Backbone
-from rmd.backbones.loading import open_backbone
+from rmd.backbones.loading import open_backbone, whole
 from rmd.backbones.machine import describe, free_gb
 from rmd.backbones.outline import read_outline
+from rmd.backbones.random_weights import RandomWeights
 from rmd.checks import RequestError, size_of
 from rmd.disk import ensure_writable, write_whole
 from rmd.train.bundled import IMAGE, OUT, VIDEO
@@ -68,18 +69,22 @@ def run(args: argparse.Namespace, device: torch.device) -> Path:
 
 
 def overhead(args: argparse.Namespace, device: torch.device) -> str:
-    """What some iterations (--steps, 5 by default) cost beside the networks' calls, in a line of text."""
-    if device.type != "cpu":
-        raise RequestError("device must be cpu: elsewhere a network's call is not over when it returns.")
+    """What some iterations (--steps, 5 by default) cost in time and memory, in a line of text."""
     settings = settings_of(args)
     entry = catalog.find(settings.backbone)
     prompts = PromptFile(Path(settings.prompts)) if settings.prompts else None
-    backbone = opened(entry, settings, device)
+    if prompts is None and entry.id not in OUT:
+        raise RequestError(f"prompts is missing; {entry.name} needs --prompts, a text file with a prompt per line.")
+    if args.weights == "random":
+        backbone = whole(RandomWeights().backbone(entry, device))
+    else:
+        backbone = opened(entry, settings, device)
     cost = measure(backbone, prompts or world(entry, backbone, args.runs), settings, args.steps or 5)
     each, inside = cost.seconds / cost.iterations, cost.inside / cost.iterations
     return (
-        f"{entry.name}, batch {settings.batch}: {each:.3g} s an iteration, {inside:.3g} s of it in networks, backward "
-        f"passes and optimisers; {cost.around:.1%} around them ({describe('cpu')})"
+        f"{entry.name}, batch {settings.batch}×{settings.accumulate}: {each:.3g} s an iteration, {inside:.3g} s of it "
+        f"in networks, backward passes and optimisers; {cost.around:.1%} around them; {cost.memory:.3g} GB at most "
+        f"({describe(str(device))})"
     )
 
 

@@ -24,7 +24,7 @@ from rmd.disk import write_whole
 from rmd.train.together import Together
 
 CPU = torch.device("cpu")
-STATE = "state.pt"
+STATE, LOG = "state.pt", "log.jsonl"
 
 
 def cosine(step: int, steps: int, warmup: int = 100, floor: float = 0.02) -> float:
@@ -188,7 +188,7 @@ class Run:
             return
         row: dict[str, Any] = {"step": self.step, "minutes": round(self.seconds / 60, 2), "samples": self.samples}
         row |= {k: round(v, 5) for k, v in values.items()} | {"hardware": self.hardware}
-        with (self.folder / "log.jsonl").open("a") as file:
+        with (self.folder / LOG).open("a") as file:
             file.write(json.dumps(row) + "\n")
         tqdm.write(" ".join(f"{k}={v}" for k, v in row.items()), file=sys.stderr)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rmd.backbones.base import Backbone
+from rmd.backbones.machine import peak_gb
 from rmd.train.distiller import Distiller
 from rmd.train.loop import Average, generator_for
 from rmd.train.settings import Settings
@@ -25,6 +26,8 @@ class Cost:
     iterations: int
     seconds: float
     inside: float
+    memory: float
+    """The most in use, in GB: of tensors on a CUDA device, elsewhere of the process."""
 
     @property
     def around(self) -> float:
@@ -33,16 +36,21 @@ class Cost:
 
 
 class Inside:
-    """Counts the seconds in networks and optimisers; on a CPU, where a call is over when it returns."""
+    """Counts the seconds in networks and optimisers, with all that a device has to do until the end of each."""
 
-    def __init__(self) -> None:
-        self.seconds, self._since = 0.0, 0.0
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.seconds, self._since = device, 0.0, 0.0
+
+    def now(self) -> float:
+        if self.device.type == "cuda":  # where a call returns before its work is done
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
     def enter(self, *_: Any) -> None:
-        self._since = time.perf_counter()
+        self._since = self.now()
 
     def leave(self, *_: Any) -> None:
-        self.seconds += time.perf_counter() - self._since
+        self.seconds += self.now() - self._since
 
     @contextmanager
     def watching(self, networks: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[None]:
@@ -68,14 +76,13 @@ class Inside:
 
 
 def measure(backbone: Backbone, source: Source, settings: Settings, iterations: int) -> Cost:
-    """Some iterations of matching on a CPU, after one that is not counted."""
-    distiller = Distiller(backbone, settings)
+    """Some iterations of matching, after one that is not counted."""
+    device = backbone.device
+    for part in backbone.parts():
+        part.requires_grad_(False)
+    distiller, inside = Distiller(backbone, settings), Inside(device)
     distiller.begin_matching()
-    average, noise, inside = (
-        Average({"student": distiller.student.master}, settings.average),
-        torch.Generator(),
-        Inside(),
-    )
+    average, noise = Average({"student": distiller.student.master}, settings.average), torch.Generator(device)
 
     def iterate(step: int) -> None:
         noise.manual_seed(step)
@@ -85,7 +92,7 @@ def measure(backbone: Backbone, source: Source, settings: Settings, iterations: 
     iterate(0)
     calls = (distiller.teacher, distiller.student_call, distiller.fake_call)
     with inside.watching([call.network for call in calls], [distiller.optimizer, distiller.fake_optimizer]):
-        start = time.perf_counter()
+        start = inside.now()
         for step in range(1, iterations + 1):
             iterate(step)
-        return Cost(iterations, time.perf_counter() - start, inside.seconds)
+        return Cost(iterations, inside.now() - start, inside.seconds, peak_gb(device))

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor
 
 from rmd.backbones.cards import BackboneSpec
 from rmd.backbones.folders import BACKBONE_CARD, STUDENT_CARD
 from rmd.train.bundled.image_teacher import latents_of
 from rmd.train.export import replace_folder
+from rmd.train.loop import LOG
 from rmd.worlds import emoji, views
 from rmd.worlds.emoji_judge import WORDS
 
@@ -38,7 +39,7 @@ def fit_rgb(vae: AutoencoderTiny, latents: Tensor) -> list[list[float]]:
 
 def facts_of(stage: str, run: Path, **more: Any) -> dict[str, Any]:
     """One row of a model's training history, from the last line of a stage's log."""
-    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    last = json.loads((run / LOG).read_text().splitlines()[-1])
     facts = {"stage": stage, "steps": last["step"] + 1, "samples": last["samples"], "minutes": last["minutes"]}
     return {**facts, "hardware": last["hardware"], **more}
 
@@ -76,14 +77,9 @@ def teacher(runs: Path, target: Path, continued: bool) -> None:
         "rgb_factors": factors_of(source / "vae"),
     }
     BackboneSpec(id="check", **{k: v for k, v in card.items() if k != "rgb_factors"})  # the reader's own shape
-    rows = [facts_of("teacher", runs / "teacher")]
-    if not continued:
-        rows = [
-            facts_of("autoencoder", runs / "autoencoder"),
-            facts_of("text encoder's lesson", runs / "text"),
-            *rows,
-        ]
-    rows = history(target, rows, continued)
+    stages = {"autoencoder": "autoencoder", "text": "text encoder's lesson", "teacher": "teacher"}
+    made = [facts_of(words, runs / name) for name, words in stages.items() if (runs / name / LOG).exists()]
+    rows = history(target, made, continued)
 
     def fill(folder: Path) -> None:
         shutil.copytree(source, folder, dirs_exist_ok=True)
@@ -96,9 +92,9 @@ def teacher(runs: Path, target: Path, continued: bool) -> None:
 
 def teacher_card(folder: Path, rows: list[dict[str, Any]]) -> str:
     """README.md of the pipeline in `folder`."""
-    vae = AutoencoderTiny.from_pretrained(folder / "vae")
-    millions = sum(p.numel() for p in vae.parameters()) / 1e6
-    return TEACHER_CARD.format(history=as_table(rows), words=word_list(), guidance=GUIDANCE, vae=millions)
+    networks = {"vae": AutoencoderTiny, "unet": UNet2DConditionModel}
+    millions = {name: kind.from_pretrained(folder / name).num_parameters() / 1e6 for name, kind in networks.items()}
+    return TEACHER_CARD.format(history=as_table(rows), words=word_list(), guidance=GUIDANCE, **millions)
 
 
 def factors_of(folder: Path) -> list[list[float]]:
@@ -186,7 +182,7 @@ pipeline_tag: text-to-image
 A `StableDiffusionXLPipeline` at small size, trained from scratch by this repository: 256 px pictures of emoji, solid or
 flat, anywhere on coloured backgrounds. It is the many-step teacher of the demo and the base of the student beside it.
 
-- **Parts**: UNet 21.3 M parameters (v-prediction, SDXL's noise table), CLIP text encoder 3.2 M, AutoencoderTiny
+- **Parts**: UNet {unet:.1f} M parameters (v-prediction, SDXL's noise table), CLIP text encoder 3.2 M, AutoencoderTiny
   {vae:.2f} M (f8, 4 channels); fp16 safetensors.
 - **Data**: Microsoft Fluent Emoji (MIT), the 3D pictures of npm `@lobehub/fluent-emoji-3d` 1.1.0 and the drawings of
   npm `@lobehub/fluent-emoji-flat` 1.1.0, put on plain or softly graded backgrounds in any size from half the canvas on,

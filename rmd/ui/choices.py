@@ -1,16 +1,19 @@
-"""What can be chosen depends on the backbone: which of the controls' options each one leaves.
+"""What can be chosen depends on the backbone: which of the controls' options each one leaves, and its own settings.
 
 The server knows the options of all backbones together, and the browser narrows them: the server would refuse what a
-link or an example asks for before it knows of the other backbone.
+link or an example asks for before it knows of the other backbone. Own settings come from the browser, too: were they
+the server's answer, a run started before it would be the new backbone's with the settings of the one before.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from rmd.backbones.sizes import lengths, low_for, presets
-from rmd.checks import size_text
+from rmd.checks import RequestError, size_text
 from rmd.method.plan import Mapping
 from rmd.serve.offer import Offer
 
@@ -43,11 +46,26 @@ def options_of(offer: Offer, name: str) -> dict[str, Options]:
     }
 
 
+UPDATES = "map(one => ({ __type__: 'update', ...one }))"
+IF_ANOTHER = """(name) => {
+  const { dataset } = document.querySelector('#model'), same = name === dataset.before;
+  dataset.before = name;
+  const student = { __type__: "update", ...(same ? {} : { value: "%(own)s" }) };
+  return [...(%(defaults)s)(same ? null : name, "%(own)s"), student];
+}"""
+"""A dropdown reports input also when it is only left again, which must not bring the model's own settings back."""
+
+
 class Choices:
-    """The options of every usable backbone."""
+    """The options and the defaults of every usable backbone."""
 
     def __init__(self, offer: Offer):
         self.own = {name: options_of(offer, name) for name in offer.usable}
+        self.decided: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in offer.usable}
+        for name, students in self.decided.items():
+            for one, _ in offer.students(name):
+                with contextlib.suppress(RequestError):  # of a student that cannot be read; Generate will say it
+                    students[one or OWN] = offer.outline(name, one).defaults()
 
     def all(self, setting: str) -> Options:
         """Those of all backbones, once each."""
@@ -69,6 +87,22 @@ class Choices:
             for name, options in self.own.items()
         }
         none = [{} for _ in NAMES]
-        return (
-            f"(name) => ({json.dumps(own)}[name] ?? {json.dumps(none)}).map(one => ({{ __type__: 'update', ...one }}))"
-        )
+        return f"(name) => ({json.dumps(own)}[name] ?? {json.dumps(none)}).{UPDATES}"
+
+    def defaults(self, settings: Sequence[str]) -> str:
+        """JavaScript from the names of a backbone and a student to the updates of these settings' controls; of nothing
+        for a name that is not there."""
+        own = {
+            name: {
+                student: [{"value": decided[one]} if one in decided else {} for one in settings]
+                for student, decided in students.items()
+            }
+            for name, students in self.decided.items()
+        }
+        none = [{} for _ in settings]
+        return f"(name, student) => ({json.dumps(own)}[name]?.[student ?? ''] ?? {json.dumps(none)}).{UPDATES}"
+
+    def another(self, settings: Sequence[str]) -> str:
+        """`defaults` of a backbone that a visitor chose, unless it is the one that stood there when the box was met;
+        and the update of the student's control, which becomes the backbone's own."""
+        return IF_ANOTHER % {"defaults": self.defaults(settings), "own": OWN}

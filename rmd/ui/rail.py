@@ -26,12 +26,6 @@ WITHIN_STEPS = "(steps, low) => ({ __type__: 'update', maximum: steps, value: Ma
 """The switch never lies beyond the steps. Done in the browser alone: a maximum that the server lowers would refuse
 what was sent a moment before; `make_request` checks in any case."""
 FOCUSED = "(name) => { document.querySelector('#model').dataset.before = name; }"
-IF_ANOTHER = """(name) => {
-  const { dataset } = document.querySelector('#model'), same = name === dataset.before;
-  dataset.before = name;
-  return same ? null : name;
-}"""
-"""A dropdown reports input also when it is only left again, which must not bring the model's own settings back."""
 
 
 class Rail:
@@ -133,12 +127,10 @@ class Rail:
         for name in ("frames", "backbone", "guidance"):
             c[name].change(in_words(self.sized), sized, self.size_note, trigger_mode="always_last", **AT_ONCE)
         c["backbone"].focus(None, c["backbone"], None, js=FOCUSED, **AT_ONCE)
-        own = [c[name] for name, s in SETTINGS.items() if s.decided_by != "request" and name in c]
-        c["backbone"].input(
-            in_words(self.chosen), c["backbone"], [*own, c["student"]], js=IF_ANOTHER, trigger_mode="always_last",
-            **AT_ONCE,
-        )  # fmt: skip
-        c["student"].input(in_words(self.student_chosen), {c["backbone"], c["student"]}, own, **AT_ONCE)
+        own = [name for name, s in SETTINGS.items() if s.decided_by != "request" and name in c]
+        decided = [c[name] for name in own]
+        c["backbone"].input(None, c["backbone"], [*decided, c["student"]], js=self.choices.another(own), **AT_ONCE)
+        c["student"].input(None, [c["backbone"], c["student"]], decided, js=self.choices.defaults(own), **AT_ONCE)
         c["seed"].input(lambda: False, None, self.randomise, **AT_ONCE)
         self.live.input(lambda: False, None, self.untouched, **AT_ONCE)
 
@@ -176,21 +168,6 @@ class Rail:
         except RequestError as error:
             notes = [str(error)]
         return {self.size_note: f'<p class="note warn">{escape(" ".join(notes))}</p>' if notes else ""}
-
-    def chosen(self, backbone: str | None) -> Updates:
-        """A visitor chose another model: its own settings. None: it is the same as before."""
-        if backbone is None:
-            return NO_CHANGE
-        return {**self.defaults_of(backbone, None), self.settings["student"]: OWN}
-
-    def student_chosen(self, given: Given) -> Updates:
-        """A visitor chose another student: its own settings."""
-        return self.defaults_of(given[self.settings["backbone"]], given[self.settings["student"]] or None)
-
-    def defaults_of(self, backbone: str, student: str | None) -> Updates:
-        """What a backbone and its student decide."""
-        defaults = self.offer.outline(backbone, student).defaults()
-        return {self.settings[name]: value for name, value in defaults.items() if name in self.settings}
 
 
 def optional(name: str, value: Any) -> Any:

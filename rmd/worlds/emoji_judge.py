@@ -145,11 +145,12 @@ class Score:
 class Judge:
     """Reads pictures and compares them with the real ones."""
 
-    def __init__(self, weights: Path = WEIGHTS):
+    def __init__(self, weights: Path = WEIGHTS, device: torch.device | None = None):
+        self.device = device or torch.device("cpu")
         self.sprites = emoji.load_sprites()
         self.reader = Reader()
         self.reader.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
-        self.reader.eval().requires_grad_(False)
+        self.reader.eval().requires_grad_(False).to(self.device)
 
     def read(self, pixels: Tensor) -> Reading:
         """What (B, 3, H, W) in [−1, 1] shows."""
@@ -164,9 +165,9 @@ class Judge:
 
     def marks(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, list[Any]]:
         """The same picture by picture: numbers, NaN where a prompt does not ask, and for `words` a list of them."""
-        asked, reading = [parse_prompt(prompt) for prompt in prompts], self.read(pixels)
-        names = [c.name for c in emoji.concepts()]
-        target = torch.tensor([names.index(one.name) for one in asked])
+        asked, pixels = [parse_prompt(prompt) for prompt in prompts], pixels.to(self.device)
+        reading, names = self.read(pixels), [c.name for c in emoji.concepts()]
+        target = torch.tensor([names.index(one.name) for one in asked], device=self.device)
         ranks = reading.concept.argsort(dim=1, descending=True)
         colour = [list(emoji.COLOURS)[int(i)] for i in reading.colour.argmax(dim=1)]
         grounds = [float(c == one.colour) if one.colour else math.nan for c, one in zip(colour, asked, strict=True)]
@@ -192,12 +193,13 @@ class Judge:
         Pose and background are fitted by gradient descent from the guess.
         """
         target = (F.adaptive_avg_pool2d(pixels, DETAIL) + 1) / 2
-        sprites = F.avg_pool2d(self.sprites.flatten(0, 1).float(), 2).unflatten(0, self.sprites.shape[:2])
+        sprites = self.sprites.to(self.device)
+        sprites = F.avg_pool2d(sprites.flatten(0, 1).float(), 2).unflatten(0, sprites.shape[:2])
         free = ("scale", "x", "y", "angle", "shade", "slope")
         moved = {name: getattr(guess, name).clone().requires_grad_() for name in free}
         found = {name: value.detach().clone() for name, value in moved.items()}
         optimizer = torch.optim.Adam(moved.values(), lr=0.004)
-        best = torch.full((len(target),), math.inf)
+        best = torch.full((len(target),), math.inf, device=self.device)
         for step in range(rounds):
             optimizer.param_groups[0]["lr"] = 0.004 * (1 - step / rounds) + 0.0003
             error = (views.render(sprites, replace(guess, **moved), DETAIL) - target).square().mean(dim=(1, 2, 3))

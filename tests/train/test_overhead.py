@@ -23,7 +23,7 @@ class Slow(nn.Linear):
 
 
 def test_calls_backward_passes_and_optimisers_are_inside_and_nothing_else() -> None:
-    network, inside, before = Slow(2, 1), Inside(), Tensor.backward
+    network, inside, before = Slow(2, 1), Inside(torch.device("cpu")), Tensor.backward
     optimizer = torch.optim.AdamW(network.parameters())
     with inside.watching([network], [optimizer]):
         for _ in range(3):

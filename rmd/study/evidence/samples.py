@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -46,14 +47,17 @@ class Store:
     def fill(self, requests: Sequence[GenerateRequest], make: Make, batch: int, latents: bool) -> Iterator[int]:
         """Make what is missing, `batch` in a call; yields how many were made. latents: whether to keep them too."""
         missing = [i for i in range(len(requests)) if not self.path(i).is_file()]
-        for start in range(0, len(missing), batch):
-            numbers = missing[start : start + batch]
-            for index, frames, x0 in zip(numbers, *make([requests[i] for i in numbers]), strict=True):
+        with ThreadPoolExecutor() as pool:  # packing the pictures, while others are packed and made
+            for start in range(0, len(missing), batch):
+                numbers = missing[start : start + batch]
+                made, x0 = make([requests[i] for i in numbers])
                 if latents:
-                    save = {"x0": x0.half().cpu().contiguous()}
-                    write_whole(self.path(index).with_suffix(".safetensors"), lambda path, s=save: save_file(s, path))
-                self.put(index, frames)
-            yield len(numbers)
+                    for index, one in zip(numbers, x0.half().cpu(), strict=True):
+                        save = {"x0": one.contiguous()}
+                        file = self.path(index).with_suffix(".safetensors")
+                        write_whole(file, lambda path, save=save: save_file(save, path))
+                list(pool.map(self.put, numbers, made))
+                yield len(numbers)
 
     def put(self, index: int, frames: Frames) -> None:
         width, height = frames[0].size

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -33,6 +34,7 @@ from rmd.study.evidence.rows import AGAIN, REAL, ROUND_TRIP, TEACHER, Row
 from rmd.study.evidence.samples import Store, about, digest, made_with
 from rmd.train.sheets import to_image
 
+T = TypeVar("T")
 SEED = 1234
 CHUNK = 40
 """Pictures that are read and measured at once."""
@@ -182,40 +184,51 @@ class Study:
         return lost_detail(self.stores[TEACHER].latents(self.count), self.outline.latent_size(self.outline.spec.low))
 
     def measured(self, network: Callable[[Tensor], Tensor]) -> dict[str, dict[str, Estimate]]:
-        """Every row's figures with their intervals; see `FIGURES` in the report for what they are."""
-        rounds, rows = draws(len(self.prompts)), {}
-        known = {name: self.features(name, network) for name in self.stores}
-        octaves = {name: self.octaves(name) for name in self.stores}
-        base = TEACHER
-        for name in tqdm(known, desc="measuring", file=sys.stderr):
-            figures: dict[str, Estimate] = {}
-            for target in (base, REAL):
-                if target not in known or name == target:
-                    continue
-                a, b = known[name], known[target]
-                short = "teacher" if target == base else "real"
-                figures[f"fd_{short}"] = of_sets(lambda i, a=a, b=b: measures.frechet(a[i], b[i]), self.seeds, rounds)
-                figures[f"kid_{short}"] = of_sets(
-                    lambda i, a=a, b=b: measures.kernel_distance(a[i], b[i]), self.seeds, rounds
+        """Every row's figures with their intervals; see `FIGURES` in the report for what they are.
+
+        Rows are measured beside one another, each on one thread: all threads on each small operation are slower.
+        """
+        with ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+
+            def all_rows(work: Callable[[str], T], words: str) -> dict[str, T]:
+                names = list(self.stores)
+                return dict(zip(names, tqdm(pool.map(work, names), words, len(names), file=sys.stderr), strict=True))
+
+            known = all_rows(lambda name: self.features(name, network), "features")
+            octaves = all_rows(self.octaves, "sharpness")
+            return all_rows(lambda name: self.figures(name, known, octaves), "distances")
+
+    def figures(
+        self, name: str, known: dict[str, Tensor], octaves: dict[str, dict[str, Tensor]]
+    ) -> dict[str, Estimate]:
+        """One row's figures, from all rows' features and octaves."""
+        rounds, figures = draws(len(self.prompts)), dict[str, Estimate]()
+        for target in (TEACHER, REAL):
+            if target not in known or name == target:
+                continue
+            a, b = known[name], known[target]
+            short = "teacher" if target == TEACHER else "real"
+            figures[f"fd_{short}"] = of_sets(lambda i, a=a, b=b: measures.frechet(a[i], b[i]), self.seeds, rounds)
+            figures[f"kid_{short}"] = of_sets(
+                lambda i, a=a, b=b: measures.kernel_distance(a[i], b[i]), self.seeds, rounds
+            )
+            if short == "real" or REAL not in known:
+                figures["precision"], figures["recall"] = (  # of other prompts in the same neighbourhoods
+                    of_means(inside.unflatten(0, (-1, self.seeds)).mean(dim=1), rounds)
+                    for inside in measures.precision_recall(b, a)
                 )
-                if short == "real" or REAL not in known:
-                    figures["precision"], figures["recall"] = (  # of other prompts in the same neighbourhoods
-                        of_means(inside.unflatten(0, (-1, self.seeds)).mean(dim=1), rounds)
-                        for inside in measures.precision_recall(b, a)
-                    )
-            if self.seeds > 1:
-                spread = measures.spread(known[base], self.seeds)
-                own = measures.spread(known[name], self.seeds)
-                figures["diversity"] = of_means(own, rounds).over(of_means(spread, rounds))
-                if name in self.sampled_rows and name != base:
-                    far = measures.apart(known[name], known[base]).unflatten(0, (-1, self.seeds)).mean(dim=1)
-                    figures["seed_agreement"] = Estimate(1.0, (1.0,) * len(rounds)).minus(
-                        of_means(far, rounds).over(of_means(spread, rounds))
-                    )
-            for kind, values in octaves[name].items():
-                figures[kind] = of_means(values, rounds).over(of_means(octaves[base][kind], rounds))
-            rows[name] = figures
-        return rows
+        if self.seeds > 1:
+            spread = measures.spread(known[TEACHER], self.seeds)
+            own = measures.spread(known[name], self.seeds)
+            figures["diversity"] = of_means(own, rounds).over(of_means(spread, rounds))
+            if name in self.sampled_rows and name != TEACHER:
+                far = measures.apart(known[name], known[TEACHER]).unflatten(0, (-1, self.seeds)).mean(dim=1)
+                figures["seed_agreement"] = Estimate(1.0, (1.0,) * len(rounds)).minus(
+                    of_means(far, rounds).over(of_means(spread, rounds))
+                )
+        for kind, values in octaves[name].items():
+            figures[kind] = of_means(values, rounds).over(of_means(octaves[TEACHER][kind], rounds))
+        return figures
 
     @property
     def sampled_rows(self) -> list[str]:

@@ -20,7 +20,8 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from rmd.train.bundled import image_lesson as lesson
 from rmd.train.bundled import image_text as text
-from rmd.train.loop import CPU, Average, Run, generator_for, mixed, parameters, set_rate
+from rmd.train.loop import CPU, Average, Run, generator_for, mixed, set_rate
+from rmd.train.matrices import Matrices
 from rmd.train.roles import Trained
 from rmd.train.sheets import save_sheet
 from rmd.worlds import emoji, views
@@ -36,18 +37,24 @@ POOL = {"cpu": (4, 64), "cuda": (64, 160)}
 """Pictures drawn anew for each step, and how many such blocks there are to draw batches from."""
 LOW_SHARE = 0.25  # of the batches
 DECAY = 0.999  # of the average of the weights
+HELD_OUT = {"cpu": 24, "cuda": 512}  # pictures whose loss is logged
+LOG_EVERY = 200
 
 
 def build_unet() -> UNet2DConditionModel:
-    """A fresh UNet of SDXL's kind at small width (21.3 M parameters, attention on the two coarse levels)."""
+    """A fresh UNet of SDXL's kind at small width (17.2 M parameters, attention on the coarse one of two levels).
+
+    Two levels, so that a call's time grows with the picture: at the coarsest of three, which a small picture makes
+    tiny, reading the weights took longer than computing with them, and low-resolution steps saved little.
+    """
     torch.manual_seed(SEED)
-    channels = (96, 176, 256)
+    channels = (128, 256)
     return UNet2DConditionModel(
         sample_size=HIGH,
         block_out_channels=channels,
         layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=tuple(c // 32 for c in channels),  # diffusers reads this as the number of heads
         cross_attention_dim=text.WIDTH,
         addition_embed_type="text_time",
@@ -166,35 +173,42 @@ class Pool:
 
 
 class Call(nn.Module):
-    """The network with positional arguments, as a CUDA graph takes it."""
+    """The network with positional arguments; compiled on a GPU, where normalisations and activations would otherwise
+    take longer than the convolutions between them."""
 
-    def __init__(self, network: Any):
+    def __init__(self, network: Any, device: torch.device):
         super().__init__()
         self.network = network
+        if device.type == "cuda":
+            self.compile(dynamic=False)
 
     def forward(self, x: Tensor, t: Tensor, features: Tensor, pooled: Tensor, ids: Tensor) -> Tensor:
         added = {"text_embeds": pooled, "time_ids": ids}
         return self.network(x, t, features, added_cond_kwargs=added, return_dict=False)[0]
 
 
-def calls(network: Any, device: torch.device, sizes: dict[int, int]) -> dict[int, Any]:
-    """The network's call for each size; on a GPU a graph of it, since launching small kernels takes longer than they.
+class HeldOut:
+    """Pictures that a run never draws, with fixed times and noises: the loss that two runs can be compared by."""
 
-    sizes: batch by latent cells.
-    """
-    made: dict[int, Any] = {cells: Call(network) for cells in sizes}
-    if device.type == "cuda":
-        for cells, count in sizes.items():
-            kind = {"device": device, "dtype": torch.bfloat16}
-            example = (
-                torch.randn(count, 4, cells, cells, **kind).contiguous(memory_format=torch.channels_last),
-                torch.full((count,), 500, device=device),
-                torch.randn(count, text.LENGTH, text.WIDTH, **kind).requires_grad_(),
-                torch.randn(count, text.WIDTH, **kind).requires_grad_(),
-                size_ids(cells, count).to(device).contiguous(),
-            )
-            made[cells] = torch.cuda.make_graphed_callables(made[cells], example)
-    return made
+    def __init__(self, parts: Parts, sprites: Tensor, alpha: Tensor, sigma: Tensor):
+        g, device, count = generator_for(0, 10**6), sprites.device, HELD_OUT[sprites.device.type]
+        shown = views.draw(count, g)
+        self.encoder, self.tokens = parts.encoder, text.tokens(parts.tokenizer, views.captions(shown, g)).to(device)
+        with mixed(device):
+            x0 = latents_of(parts.vae, sprites, shown)[0]
+        t = draw_times(count, 1.0, g).to(device)
+        a, s, eps = alpha[t][:, None, None, None], sigma[t][:, None, None, None], torch.randn(x0.shape, generator=g)
+        self.t, self.x = t, a * x0 + s * eps.to(device)
+        self.target, self.ids = a * eps.to(device) - s * x0, size_ids(HIGH, count).to(device)
+
+    @torch.no_grad()
+    def loss(self, network: Any) -> float:
+        """Mean square error of the velocity at full size."""
+        with mixed(self.x.device):
+            features, pooled = text.features(self.encoder, self.tokens)
+            added = {"text_embeds": pooled, "time_ids": self.ids}
+            v = network(self.x, self.t, features, added_cond_kwargs=added, return_dict=False)[0]
+        return float(F.mse_loss(v.float(), self.target))
 
 
 def train(
@@ -217,8 +231,7 @@ def train(
     scheduler = build_scheduler()
     alpha = scheduler.alphas_cumprod.sqrt().to(device)
     sigma = (1 - scheduler.alphas_cumprod).sqrt().to(device)
-    groups = [{"params": parameters([unet.master])}, {"params": parameters([encoder]), "share": ENCODER_SHARE}]
-    optimizer = torch.optim.AdamW(groups, lr=RATE[device.type], betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+    optimizer = Matrices(unet.master, encoder.parameters(), ENCODER_SHARE)
     average = Average({"unet": unet.master, "encoder": encoder}, decay=DECAY)
     state = {"unet": unet.master, "encoder": encoder, "optimizer": optimizer, "average": average}
     run = Run(folder, state, minutes, device)
@@ -230,7 +243,8 @@ def train(
     sizes, dtype = BATCH[device.type], unet.network.dtype
     pool = Pool(vae, sprites, tokenizer, *POOL[device.type], seed)
     pool.fill(run.step)
-    call, noise, ahead = calls(unet.network, device, sizes), torch.Generator(device), ThreadPoolExecutor(1)
+    call, noise, ahead = Call(unet.network, device), torch.Generator(device), ThreadPoolExecutor(1)
+    held_out = HeldOut(parts, sprites, alpha, sigma)
     coming = ahead.submit(pool.drawn, run.step + pool.blocks)
     totals: dict[int, list[Tensor]] = {HIGH: [], LOW: []}
     for step in run.steps(steps, "teacher"):
@@ -246,7 +260,7 @@ def train(
         with mixed(device):
             features, pooled = text.features(encoder, numbers)
         ids = size_ids(cells, len(x)).to(device).contiguous()
-        v = call[cells](x, t, features.to(dtype), pooled.to(dtype), ids)
+        v = call(x, t, features.to(dtype), pooled.to(dtype), ids)
         loss = F.mse_loss(v.float(), a * eps - s * x0)
         loss.backward()
         unet.step(optimizer, encoder.parameters())
@@ -255,8 +269,11 @@ def train(
         coming = ahead.submit(pool.drawn, step + 1 + pool.blocks)
         run.samples += len(x)
         totals[cells].append(loss.detach())
-        if (step + 1) % 100 == 0 or run.last:
-            run.log(**{f"loss_{c * 8}": float(torch.stack(v).mean()) for c, v in totals.items() if v})
+        if (step + 1) % LOG_EVERY == 0 or run.last:
+            average.swap()
+            row = {"held_out": held_out.loss(unet.master)}
+            average.swap()
+            run.log(**row, **{f"loss_{c * 8}": float(torch.stack(v).mean()) for c, v in totals.items() if v})
             totals = {HIGH: [], LOW: []}
     average.swap()
     for size in (LOW, HIGH):
