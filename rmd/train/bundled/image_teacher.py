@@ -20,8 +20,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from rmd.train.bundled import image_lesson as lesson
 from rmd.train.bundled import image_text as text
-from rmd.train.loop import CPU, Average, Run, generator_for, mixed, set_rate
-from rmd.train.matrices import Matrices
+from rmd.train.loop import CPU, Average, Run, generator_for, mixed, parameters, set_rate
 from rmd.train.roles import Trained
 from rmd.train.sheets import save_sheet
 from rmd.worlds import emoji, views
@@ -231,7 +230,8 @@ def train(
     scheduler = build_scheduler()
     alpha = scheduler.alphas_cumprod.sqrt().to(device)
     sigma = (1 - scheduler.alphas_cumprod).sqrt().to(device)
-    optimizer = Matrices(unet.master, encoder.parameters(), ENCODER_SHARE)
+    groups = [{"params": parameters([unet.master])}, {"params": parameters([encoder]), "share": ENCODER_SHARE}]
+    optimizer = torch.optim.AdamW(groups, lr=RATE[device.type], betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
     average = Average({"unet": unet.master, "encoder": encoder}, decay=DECAY)
     state = {"unet": unet.master, "encoder": encoder, "optimizer": optimizer, "average": average}
     run = Run(folder, state, minutes, device)
@@ -276,6 +276,7 @@ def train(
             run.log(**row, **{f"loss_{c * 8}": float(torch.stack(v).mean()) for c, v in totals.items() if v})
             totals = {HIGH: [], LOW: []}
     average.swap()
+    run.log(held_out=held_out.loss(unet.master))
     for size in (LOW, HIGH):
         save_sheet(sample(pipe, size, device), folder / f"sheet-{run.step:05d}-{size * 8}.png", 8)
     export(pipe, folder / "pipeline")
