@@ -147,8 +147,14 @@ class Session:
         yield Done(request, plan, student, teacher, loaded.card, device, dtype)
 
     def _encode(self, backbone: Backbone, request: GenerateRequest) -> tuple[Conditioning, Conditioning, float]:
-        """Positive and negative conditioning and the seconds a first encoding of the positive one took."""
+        """Positive and negative conditioning and the seconds a first encoding of the positive one took.
+
+        The first prompt after loading is encoded once more before that, as networks are warmed up: on a GPU, text
+        encoders' first call takes far longer than the next.
+        """
         rows: list[tuple[Conditioning, float]] = []
+        if not self._prompts:
+            backbone.encode([request.prompt])
         for prompt in (request.prompt, request.negative):
             key = (request.backbone, prompt)
             if key not in self._prompts:

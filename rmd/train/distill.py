@@ -21,7 +21,7 @@ from rmd.train.distiller import Distiller
 from rmd.train.export import export, sheet
 from rmd.train.loop import Average, Run, generator_for, set_rate
 from rmd.train.settings import Settings
-from rmd.train.source import Source
+from rmd.train.source import PromptFile, Source
 from rmd.train.together import Together
 
 
@@ -63,6 +63,9 @@ def train(
         part.requires_grad_(False)
     together = together or Together(backbone.device)
     distiller, caught = Distiller(backbone, settings, together), CatchUp(settings.patience)
+    if isinstance(source, PromptFile):
+        distiller.remember(folder / "embeddings", source.lines)
+        backbone.release_text_encoders()
     if start is not None:
         distiller.student.master.load_state_dict(open_student(start, backbone)[0].network.state_dict())
     average = Average({"student": distiller.student.master}, settings.average)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from rmd.backbones.base import Backbone
 from rmd.method.denoiser import Conditioning, Denoiser
 from rmd.method.transition import white
 from rmd.train import losses
+from rmd.train.embeddings import Embeddings
 from rmd.train.graphs import Replayed
 from rmd.train.roles import Adapter, Role, Trained
 from rmd.train.rollout import Kept, draw_times, random_plan, random_steps, renoise, rollout
@@ -35,6 +37,7 @@ class Distiller:
 
     def __init__(self, backbone: Backbone, settings: Settings, together: Together | None = None):
         self.settings, self.together = settings, together or Together(backbone.device)
+        self.embeddings: Embeddings | None = None
         self.guidance = backbone.spec.guidance if settings.guidance is None else settings.guidance
         network: Any = backbone.network
         if settings.lora is None:
@@ -60,9 +63,18 @@ class Distiller:
         said = backbone.spec.negative if settings.negative is None else settings.negative
         self.negative = self.encode([said])
 
+    def remember(self, folder: Path, prompts: Sequence[str]) -> None:
+        """Encode all prompts that will be asked for, each process a share of them, and keep that in a folder."""
+        found = Embeddings(folder, self.teacher.device)
+        found.fill(prompts[self.together.index :: self.together.count], self.encode)
+        self.together.wait()
+        self.embeddings = found
+
     @torch.no_grad()
     def encode(self, texts: list[str]) -> Conditioning:
         """Prompts as the networks take them."""
+        if self.embeddings is not None:
+            return self.embeddings(texts)
         dtype = dtype_of(self.teacher.network)
         rows = self.teacher.encode(texts).items()
         return {k: v.to(dtype) if v.is_floating_point() else v for k, v in rows}

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from rmd.backbones.machine import peak_gb
 from rmd.train.distiller import Distiller
 from rmd.train.loop import Average, generator_for
 from rmd.train.settings import Settings
-from rmd.train.source import Source
+from rmd.train.source import PromptFile, Source
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,14 @@ def measure(backbone: Backbone, source: Source, settings: Settings, iterations: 
         distiller.iterate(source, True, generator_for(settings.seed, step), noise)
         average.update()
 
-    iterate(0)
     calls = (distiller.teacher, distiller.student_call, distiller.fake_call)
-    with inside.watching([call.network for call in calls], [distiller.optimizer, distiller.fake_optimizer]):
-        start = inside.now()
-        for step in range(1, iterations + 1):
-            iterate(step)
-        return Cost(iterations, inside.now() - start, inside.seconds, peak_gb(device))
+    watching = inside.watching([call.network for call in calls], [distiller.optimizer, distiller.fake_optimizer])
+    with TemporaryDirectory() as folder:
+        if isinstance(source, PromptFile):
+            distiller.remember(Path(folder), source.lines)
+        iterate(0)
+        with watching:
+            start = inside.now()
+            for step in range(1, iterations + 1):
+                iterate(step)
+            return Cost(iterations, inside.now() - start, inside.seconds, peak_gb(device))

@@ -106,7 +106,7 @@ def factors_of(folder: Path) -> list[list[float]]:
 
 def decoder(run: Path, target: Path) -> None:
     """checkpoints/… with the decoder of `run`: its weights, the card's map to colours, the history and README.md."""
-    rows = history(target, [facts_of("decoder, with more blocks, the encoder kept", run)], True)
+    rows = history(target, [facts_of("decoder, the encoder kept", run)], True)
     card = json.loads((target / BACKBONE_CARD).read_text())
     card["rgb_factors"] = factors_of(run / "vae")
     made = AutoencoderTiny.from_pretrained(run / "vae", dtype=torch.float16)

@@ -67,6 +67,10 @@ class Trained:
             torch._foreach_copy_(list(self.network.parameters()), list(self.master.parameters()))
 
 
+IN_USE, NONE = "rmd_adapter_in_use", "none"
+"""What a base remembers of the adapter it computes with."""
+
+
 class Role(nn.Module):
     """One base network with one of its adapters in use, or with none."""
 
@@ -77,7 +81,10 @@ class Role(nn.Module):
 
     def use(self) -> None:
         """Let the base compute with this adapter: before a call, and before the backward of a checkpointed one, which
-        calls again."""
+        calls again. Where it does already nothing happens: going through all layers takes as long as calling them."""
+        if getattr(self.base, IN_USE, None) == (self.adapter or NONE):
+            return
+        setattr(self.base, IN_USE, self.adapter or NONE)
         if self.adapter is None:
             self.base.disable_adapters()
         else:
@@ -108,6 +115,7 @@ class Adapter(Trained):
             if n.endswith(LAYERS) and isinstance(getattr(m, "base_layer", m), nn.Linear)
         ]
         base.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=layers), adapter_name=name)
+        setattr(base, IN_USE, None)  # adding one chooses it, in a way of its own
         weights = lora_weights(base, name)
         for weight in weights.values():
             weight.data = weight.data.float()

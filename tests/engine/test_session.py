@@ -249,6 +249,16 @@ def test_a_cached_prompt_costs_as_much_as_the_first_time(session: Session, setti
     assert second.student.timings.encode == first.student.timings.encode > 0
 
 
+def test_the_first_encoding_after_loading_is_not_the_one_that_counts(settings: dict[str, Any]) -> None:
+    session, request = Session(previews=False), make_request({**settings, "teacher": False})
+    backbone = session.pool.acquire(request.backbone, request.student, request.decoder).teacher
+    encode, asked = backbone.encode, []
+    backbone.encode = lambda prompts: (asked.extend(prompts), encode(prompts))[1]  # type: ignore[method-assign]
+    for _ in range(2):
+        done(session, request)
+    assert asked == [request.prompt, request.prompt, request.negative]
+
+
 def test_with_a_student(session: Session, settings: dict[str, Any]) -> None:
     finished = done(session, make_request(settings))
     assert finished.result.distilled

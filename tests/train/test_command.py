@@ -18,35 +18,8 @@ from rmd.backbones import catalog
 from rmd.backbones.loading import open_backbone, open_student
 from rmd.train.memory import needed, parameters
 from rmd.train.settings import Settings, assignments, changed, read_recipe, recipes
-from tests.tiny_flow import SD3_CARD, WAN_CARD, tiny_sd3, tiny_wan
-from tests.tiny_qwen import FLUX2_CARD, ZIMAGE_CARD, tiny_flux2, tiny_zimage
 
 QUICK = ("--set", "warm_up=1", "--set", "fake_updates=1", "--set", "batch=1", "--set", "patience=1")
-
-
-@pytest.fixture(scope="session")
-def tiny_flow_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root, folders = tmp_path_factory.mktemp("flows"), {}
-    made = (
-        ("tiny_sd3", tiny_sd3(t5=False), SD3_CARD), ("tiny_wan", tiny_wan(), WAN_CARD),
-        ("tiny_zimage", tiny_zimage(), ZIMAGE_CARD), ("tiny_flux2", tiny_flux2(), FLUX2_CARD),
-    )  # fmt: skip
-    for name, pipe, card in made:
-        folders[name] = root / name
-        pipe.save_pretrained(folders[name])
-        (folders[name] / "backbone.json").write_text(json.dumps(card))
-    return folders
-
-
-@pytest.fixture
-def tiny(request: pytest.FixtureRequest, tiny_sdxl: Path, tiny_flow_folders: dict[str, Path]) -> Path:
-    """The folder of a family's tiny pipeline."""
-    return {"tiny_sdxl": tiny_sdxl, **tiny_flow_folders}[request.param]
-
-
-FAMILIES = pytest.mark.parametrize(
-    "tiny", ["tiny_sdxl", "tiny_sd3", "tiny_wan", "tiny_zimage", "tiny_flux2"], indirect=True
-)
 
 
 def distil(folder: Path, prompts: Path, out: Path, *more: str) -> int:
@@ -55,7 +28,6 @@ def distil(folder: Path, prompts: Path, out: Path, *more: str) -> int:
 
 
 @pytest.mark.parametrize("rank", ["", "2"], ids=["full", "lora"])
-@FAMILIES
 def test_every_family_is_distilled_and_its_student_generates(
     tiny: Path, rank: str, tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,7 +48,6 @@ def test_every_family_is_distilled_and_its_student_generates(
     assert any(made.iterdir())
 
 
-@FAMILIES
 def test_plain_diffusers_loads_the_lora_with_equal_output(tiny: Path, tmp_path: Path, prompts: Path) -> None:
     folder = tiny
     assert distil(folder, prompts, tmp_path / "run", "--lora", "2", "--set", "rate=0.05") == 0

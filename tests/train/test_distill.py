@@ -152,6 +152,21 @@ def test_adapters_on_one_base_are_three_networks(backbone: Backbone) -> None:
     assert not torch.allclose(student, fake, atol=1e-3)
 
 
+def test_an_adapter_that_is_in_use_is_not_chosen_again(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choosing goes through every layer of the base, which takes as long as a call of a large one."""
+    trainer, chosen = Distiller(backbone, Settings(lora=2)), []
+    base = trainer.student.network.base
+    choose, leave = base.set_adapter, base.disable_adapters
+    monkeypatch.setattr(base, "set_adapter", lambda name: (chosen.append(name), choose(name)))
+    monkeypatch.setattr(base, "disable_adapters", lambda: (chosen.append("none"), leave()))
+    prompt, x = trainer.encode(["fox"]), torch.randn(1, backbone.channels, 8, 8)
+    with torch.no_grad():
+        for call in (trainer.fake_call, trainer.student_call, trainer.student_call, trainer.teacher, trainer.teacher):
+            call.predict(x, 0.5, prompt)
+    assert chosen[-2:] == ["student", "none"]
+    assert len(chosen) <= 3
+
+
 @pytest.mark.parametrize("rank", [None, 2], ids=["full", "lora"])
 def test_recomputed_activations_give_the_same_update(backbone: Backbone, rank: int | None) -> None:
     """A checkpointed call runs again in backward, after other roles have used the base."""

@@ -57,6 +57,7 @@ def test_published_parts_train_on_and_export(tiny_sdxl: Path, tmp_path: Path, sm
     last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
     assert last["samples"] >= 6
     assert "CPU" in last["hardware"]
+    assert 0 < last["held_out"] < 5
 
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
