@@ -105,9 +105,10 @@ def plan(args: argparse.Namespace, device: torch.device) -> str:
 
 
 def opened(entry: catalog.Entry, settings: Settings, device: torch.device) -> Backbone:
-    """The backbone, in fp32 where all of it is trained: its copies for computing are made from that."""
+    """The backbone, in fp32 where all of it is trained: its copies for computing are made from that. Where it is shared
+    out, one device need not hold it in fp32."""
     catalog.check_there(entry)
-    dtype = torch.float32 if settings.lora is None else None
+    dtype = torch.float32 if settings.lora is None and settings.shard == "no" else None
     return open_backbone(entry.folder, entry.id, device, dtype, entry.spec)
 
 

@@ -67,16 +67,12 @@ def train(
         distiller.remember(folder / "embeddings", source.lines)
         backbone.release_text_encoders()
     if start is not None:
-        distiller.student.master.load_state_dict(open_student(start, backbone)[0].network.state_dict())
+        distiller.student.begin_at(open_student(start, backbone)[0].network.state_dict())
     average = Average({"student": distiller.student.master}, settings.average)
-    parts = {
-        "student": distiller.student.master,
-        "fake": distiller.fake.master,
-        "optimizer": distiller.optimizer,
-        "fake_optimizer": distiller.fake_optimizer,
-        "average": average,
-        "caught": caught,
-    }
+    student, optimizer = distiller.student.kept(distiller.optimizer)
+    fake, fake_optimizer = distiller.fake.kept(distiller.fake_optimizer)
+    parts = {"student": student, "fake": fake, "optimizer": optimizer, "fake_optimizer": fake_optimizer}
+    parts |= {"average": average, "caught": caught}
     run = Run(folder, parts, settings.minutes, backbone.device, settings.save_minutes * 60, together)
     for role in (distiller.student, distiller.fake):
         role.spread()
@@ -108,14 +104,13 @@ def train(
             run.log(**row)
             watch(row)
             totals = {}
-        if (step + 1) % settings.sheet_every == 0 and together.first:
+        if (step + 1) % settings.sheet_every == 0:
             swap(average, distiller)
             sheet(distiller, source, folder / f"sheet-{step + 1:05d}.png")
             swap(average, distiller)
     swap(average, distiller)
-    if together.first:
-        sheet(distiller, source, folder / "sheet.png")
-        export(distiller, backbone, run, folder / "student")
+    sheet(distiller, source, folder / "sheet.png")
+    export(distiller, backbone, run, folder / "student")
     together.end_tracking()
     together.wait()
     return folder / "student"

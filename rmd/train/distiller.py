@@ -12,14 +12,16 @@ from torch import Tensor, nn
 
 from rmd.backbones.adapter import dtype_of
 from rmd.backbones.base import Backbone
+from rmd.checks import RequestError
 from rmd.method.denoiser import Conditioning, Denoiser
 from rmd.method.transition import white
 from rmd.train import losses
 from rmd.train.embeddings import Embeddings
 from rmd.train.graphs import Replayed
-from rmd.train.roles import Adapter, Role, Trained
+from rmd.train.roles import Adapter, Role, Shared, Trained, compute_dtype
 from rmd.train.rollout import Kept, draw_times, random_plan, random_steps, renoise, rollout
 from rmd.train.settings import Settings
+from rmd.train.shares import mesh_of, share_out
 from rmd.train.source import Source
 from rmd.train.together import Together
 
@@ -40,7 +42,15 @@ class Distiller:
         self.embeddings: Embeddings | None = None
         self.guidance = backbone.spec.guidance if settings.guidance is None else settings.guidance
         network: Any = backbone.network
-        if settings.lora is None:
+        if settings.shard == "yes":
+            if self.together.count == 1:
+                raise RequestError("shard must be no for one process, not yes; start several with accelerate launch.")
+            mesh, network = mesh_of(backbone.device, self.together.count), network.cpu()
+            self.student, self.fake = (
+                Shared(copy.deepcopy(network).float().requires_grad_(True), backbone.device, mesh) for _ in range(2)
+            )
+            share_out(frozen := network, mesh, compute_dtype(backbone.device))
+        elif settings.lora is None:
             self.student, self.fake = (
                 Trained(copy.deepcopy(network).float().requires_grad_(True), backbone.device) for _ in range(2)
             )

@@ -49,7 +49,7 @@ def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
 def sheet(distiller: Distiller, source: Source, path: Path) -> None:
     """Fixed prompts (columns) by PLANS (rows): eight pictures in a row, or four frames of each of three clips.
 
-    A run on one plan alone shows that plan, with other seeds from row to row.
+    A run on one plan alone shows that plan, with other seeds from row to row. All processes compute, the first writes.
     """
     student, settings = distiller.student_call, distiller.settings
     g = generator_for(settings.seed, 10**6)
@@ -71,6 +71,8 @@ def sheet(distiller: Distiller, source: Source, path: Path) -> None:
         for event in CascadeSampler(student.schedule, plan).steps(Denoiser(student, prompt), noise, seeds):
             x0 = event.estimate.x0
         pictures.append(student.pixels(x0))
+    if not distiller.together.first:
+        return
     rows = [x if x.ndim == 4 else x[:, :, :: max(1, frames // 4)].transpose(1, 2).flatten(0, 1) for x in pictures]
     save_sheet(torch.cat(rows), path, len(rows[0]))
 
@@ -98,15 +100,18 @@ def card_of(distiller: Distiller, backbone: Backbone, run: Run) -> dict[str, Any
 
 
 def export(distiller: Distiller, backbone: Any, run: Run, folder: Path) -> None:
-    """Write the student's weights in fp16, its card and the settings it was trained with."""
+    """Write the student's weights in fp16, its card and the settings it was trained with; the first process does."""
     role = distiller.student
+    network = role.whole()
+    if not distiller.together.first:
+        return
 
     def fill(partial: Path) -> None:
         if isinstance(role, Adapter):
             layers = {f"{backbone.component}_lora_layers": role.exported()}
             backbone.pipe.save_lora_weights(partial, **layers)
         else:
-            role.master.to(torch.float16).save_pretrained(partial / backbone.component)
+            network.to(torch.float16).save_pretrained(partial / backbone.component)
         (partial / STUDENT_CARD).write_text(json.dumps(card_of(distiller, backbone, run), indent=1) + "\n")
         (partial / SETTINGS_FILE).write_text(json.dumps(asdict(distiller.settings), indent=1) + "\n")
 

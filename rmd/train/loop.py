@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from rmd.backbones.machine import default_dtype, describe
 from rmd.disk import write_whole
+from rmd.train.shares import local, share_like, whole_like
 from rmd.train.together import Together
 
 CPU = torch.device("cpu")
@@ -50,7 +51,7 @@ class Average:
     def __init__(self, modules: dict[str, nn.Module], decay: float):
         self.modules, self.decay, self.updates = modules, decay, 0
         self.values = {
-            name: {k: v.detach().float().clone() for k, v in module.state_dict().items()}
+            name: {k: local(v).detach().float().clone() for k, v in module.state_dict().items()}
             for name, module in modules.items()
         }
 
@@ -59,24 +60,33 @@ class Average:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, module in self.modules.items():
-            state = {k: v for k, v in module.state_dict().items() if v.is_floating_point()}
+            state = {k: local(v) for k, v in module.state_dict().items() if v.is_floating_point()}
             kept = [self.values[name][k] for k in state]
             torch._foreach_lerp_(kept, [v.float() for v in state.values()], 1 - decay)
 
+    @torch.no_grad()
     def swap(self) -> None:
         """Exchange the modules' weights with the averages; call twice to get back."""
         for name, module in self.modules.items():
-            current = {k: v.detach().float().clone() for k, v in module.state_dict().items()}
-            module.load_state_dict(self.values[name])
-            self.values[name] = current
+            for key, weight in module.state_dict().items():
+                current = local(weight).float().clone()
+                local(weight).copy_(self.values[name][key])
+                self.values[name][key] = current
 
     def state_dict(self) -> dict[str, Any]:
-        return {"values": self.values, "updates": self.updates}
+        """Whole tensors; where networks are shared out, all processes have to ask."""
+        weights = {name: module.state_dict() for name, module in self.modules.items()}
+        values = {
+            name: {key: whole_like(value, weights[name][key]) for key, value in own.items()}
+            for name, own in self.values.items()
+        }
+        return {"values": values, "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, values in state["values"].items():
+            weights = self.modules[name].state_dict()
             for key, value in values.items():
-                self.values[name][key].copy_(value)
+                self.values[name][key].copy_(share_like(value, weights[key]))
         self.updates = state["updates"]
 
 
@@ -123,11 +133,12 @@ class Run:
                 yield self.step
                 self.step += 1
                 self.seconds += time.monotonic() - start
-                if self.together is not None:  # all end at the same step, and follow one clock
+                unsaved = time.monotonic() - self._last_save
+                if self.together is not None:  # all end and save at the same step, and follow one clock
                     self.stopping = self.together.any(self.stopping)
-                    self.seconds = self.together.first_ones([self.seconds])[0]
+                    self.seconds, unsaved = self.together.first_ones([self.seconds, unsaved])
                 bar.update()
-                if time.monotonic() - self._last_save > self.save_every:
+                if unsaved > self.save_every:
                     self.save()
         bar.close()
         self.save()
@@ -163,12 +174,16 @@ class Run:
         return self.step + 1 == self.total
 
     def save(self) -> None:
-        """Write the state; RequestError where it cannot be written, the last one then stays."""
+        """Write the state; RequestError where it cannot be written, the last one then stays.
+
+        All processes have to call it: what they hold shares of is put together.
+        """
         self._last_save = time.monotonic()
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
         if not self.first:
             return
         state = {
-            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "parts": parts,
             "step": self.step,
             "seconds": self.seconds,
             "samples": self.samples,

@@ -7,13 +7,15 @@ fake_score each with a low-rank adapter of its own, so that a large backbone nee
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from rmd.backbones.machine import default_dtype
+from rmd.train.shares import WholeMoments, WholeWeights, share_out, unshared
 
 LAYERS = (
     ".to_q", ".to_k", ".to_v", ".to_out.0", ".to_out", ".add_q_proj", ".add_k_proj", ".add_v_proj", ".to_add_out",
@@ -21,6 +23,12 @@ LAYERS = (
     ".feed_forward.w1", ".feed_forward.w2", ".feed_forward.w3",
 )  # fmt: skip
 """Ends of the names of the layers that a LoRA changes: attention and feed-forward, as diffusers names them."""
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """What training computes in: fp16 gradients vanish without a scale."""
+    dtype = default_dtype(device)
+    return torch.bfloat16 if dtype == torch.float16 else dtype
 
 
 class Trained:
@@ -31,8 +39,7 @@ class Trained:
     """
 
     def __init__(self, master: nn.Module, device: torch.device):
-        dtype = default_dtype(device)
-        dtype = torch.bfloat16 if dtype == torch.float16 else dtype  # fp16 gradients vanish without a scale
+        dtype = compute_dtype(device)
         self.master: Any = master
         self.copied = dtype != torch.float32
         self.network: Any = copy.deepcopy(master).to(dtype) if self.copied else master
@@ -60,6 +67,18 @@ class Trained:
         optimizer.zero_grad(set_to_none=True)
         self.spread()
 
+    def begin_at(self, state: Mapping[str, Tensor]) -> None:
+        """Take weights over; `spread` comes after."""
+        self.master.load_state_dict(state)
+
+    def kept(self, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+        """What is saved of weights and optimiser."""
+        return self.master, optimizer
+
+    def whole(self) -> Any:
+        """The network to write, where this process is the first."""
+        return self.master
+
     @torch.no_grad()
     def spread(self) -> None:
         """The masters' weights into the computing copy."""
@@ -69,6 +88,39 @@ class Trained:
 
 IN_USE, NONE = "rmd_adapter_in_use", "none"
 """What a base remembers of the adapter it computes with."""
+
+
+class Shared(Trained):
+    """A network of which every process holds a share: fp32 weights, which compute in the dtype that this hardware is
+    fast in.
+
+    master: on the CPU, so that no device ever holds the whole of it.
+    """
+
+    def __init__(self, master: nn.Module, device: torch.device, mesh: DeviceMesh):
+        self.kind = type(master)  # sharing it out gives it a class of its own
+        share_out(master, mesh, compute_dtype(device))
+        self.master = self.network = master
+        self.copied = False
+
+    def step(
+        self,
+        optimizer: torch.optim.Optimizer,
+        more: Iterable[nn.Parameter] = (),
+        norm: float = 1.0,
+        average: Callable[[Iterable[nn.Parameter]], None] | None = None,
+    ) -> None:
+        """As for any; the gradients are the processes' mean already."""
+        super().step(optimizer, more, norm)
+
+    def begin_at(self, state: Mapping[str, Tensor]) -> None:
+        WholeWeights(self.master).load_state_dict(dict(state))
+
+    def kept(self, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+        return WholeWeights(self.master), WholeMoments(self.master, optimizer)
+
+    def whole(self) -> Any:
+        return unshared(self.master, self.kind)
 
 
 class Role(nn.Module):

@@ -74,6 +74,7 @@ class Settings:
         None, Choice(get_args(Reinjection)), "train this re-injection alone; mostly band by default"
     )
 
+    shard: str = setting("no", Choice(("no", "yes")), "split the networks among the processes (FSDP2), not for a LoRA")
     checkpointing: str = setting("no", Choice(("no", "yes")), "recompute activations to save memory")
     sheet_every: int = setting(500, Whole(1, 10**6), "iterations between two sheets of samples")
     save_minutes: float = setting(2.0, Real(0.01, 10**4), "time between two saved states")
@@ -85,6 +86,8 @@ class Settings:
             value = getattr(self, one.name)
             if value is not None or one.default is not None:
                 object.__setattr__(self, one.name, one.metadata["kind"].check(one.name, value))
+        if self.shard == "yes" and self.lora is not None:
+            raise RequestError("shard must be no with lora, not yes: the one base is held whole by every process.")
         if self.plan_switch is not None and self.plan_switch > (self.plan_steps or MAX_STEPS):
             raise RequestError(
                 f"plan_switch must be at most plan_steps, which is {self.plan_steps}, not {self.plan_switch}."

@@ -157,30 +157,51 @@ def test_settings_given_as_text_are_numbers_where_they_are_numbers() -> None:
     )
 
 
-@pytest.mark.parametrize("rank", ["", pytest.param("2", marks=pytest.mark.slow)], ids=["full", "lora"])
+WAYS = {"full": (), "shared": ("--set", "shard=yes"), "lora": ("--lora", "2")}
+
+
+@pytest.mark.parametrize("way", ["shared", *(pytest.param(one, marks=pytest.mark.slow) for one in ("full", "lora"))])
 def test_two_processes_train_as_one_with_twice_the_batch(
-    rank: str, tiny_sdxl: Path, tmp_path: Path, prompts: Path
+    way: str, tiny_sdxl: Path, tmp_path: Path, prompts: Path
 ) -> None:
-    """Data parallel through accelerate, over gloo: the same samples, so the same weights."""
-    lora = ("--lora", rank) if rank else ()
+    """Through accelerate, over gloo: the same samples, so the same weights; and both go on where they stopped."""
     program = (
         "import sys, torch; torch.set_num_threads(1); torch.cpu.get_capabilities = lambda: {}; from rmd import cli; "
         "sys.exit(cli.main(sys.argv[1:]))"
     )
     arguments = ["train", "distill", "--backbone", str(tiny_sdxl), "--prompts", str(prompts), "--device", "cpu"]
-    arguments += ["--steps", "4", *QUICK, "--set", "patience=1", *lora]
+    arguments += [*QUICK, "--set", "patience=1", "--set", "save_minutes=0.01"]
     script = tmp_path / "program.py"
     script.write_text(program)
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
-    both = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script)]
-    call = [*both, *arguments, "--out", str(tmp_path / "two"), "--set", "batch=1"]
-    subprocess.run(call, check=True, env=environment, timeout=120)
-    assert cli.main([*arguments, "--out", str(tmp_path / "one"), "--set", "batch=2"]) == 0
+    both = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script), *arguments]
+    alone = WAYS["lora"] if way == "lora" else ()
+    for steps in ("4", "5"):
+        more = ["--set", "batch=1", "--steps", steps, "--out", str(tmp_path / "two"), *WAYS[way]]
+        subprocess.run([*both, *more], check=True, env=environment, timeout=120)
+        more = ["--set", "batch=2", "--steps", steps, "--out", str(tmp_path / "one"), *alone]
+        assert cli.main([*arguments, *more]) == 0
     one, two = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "two"))
+    assert one["step"] == two["step"] == 5
     assert one["samples"] == two["samples"]
     for role in ("student", "fake"):
         for name, value in one["parts"][role].items():
             assert torch.allclose(value, two["parts"][role][name], atol=1e-5), (role, name)
+    kept = (state["parts"]["average"]["values"]["student"] for state in (one, two))
+    for (name, value), (_, other) in zip(*(rows.items() for rows in kept), strict=True):
+        assert torch.allclose(value, other, atol=1e-5), name
+    if way != "lora":
+        base = open_backbone(tiny_sdxl, "tiny", torch.device("cpu"), torch.float32)
+        open_student(tmp_path / "two" / "student", base)
+
+
+def test_sharing_out_needs_several_processes_and_whole_networks(
+    tiny_sdxl: Path, tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert distil(tiny_sdxl, prompts, tmp_path / "alone", "--set", "shard=yes") == 2
+    assert "shard must be no for one process" in capsys.readouterr().err
+    assert distil(tiny_sdxl, prompts, tmp_path / "lora", "--set", "shard=yes", "--lora", "2") == 2
+    assert "shard must be no with lora" in capsys.readouterr().err
 
 
 def test_the_plan_counts_what_a_run_really_holds(

@@ -19,7 +19,7 @@ def judge() -> Judge:
 
 
 def test_it_reads_real_pictures(judge: Judge) -> None:
-    real = on_real(judge, count=50)
+    real = on_real(judge, count=24)
     assert real["object_top1"] >= 0.98
     assert real["background"] >= 0.98
     assert real["words"] >= 0.98
@@ -38,7 +38,7 @@ def test_the_detail_error_sees_blur_that_the_name_does_not(judge: Judge) -> None
 
 def test_the_score_counts_what_prompts_say_and_pictures_show(judge: Judge) -> None:
     g = torch.Generator().manual_seed(2)
-    shown = views.draw(40, g)
+    shown = views.draw(16, g)
     prompts, pictures = views.captions(shown, g), views.render(judge.sprites, shown) * 2 - 1
     others = replace(shown, concept=(shown.concept + 7) % 60, colour=(shown.colour + 5) % 10, x=-shown.x, y=-shown.y)
     others = replace(others, style=1 - shown.style, angle=-shown.angle, scale=1.45 - shown.scale)
