@@ -80,6 +80,7 @@ def add_distill(stages: Any) -> None:
     p = stages.add_parser("plan", help="the memory that a distillation needs, before anything loads")
     add_settings(p)
     p.add_argument("--memory", type=float, metavar="GB", help="the device's memory; by default what is free here")
+    p.add_argument("--devices", type=int, default=1, help="how many devices share the networks with shard=yes")
     p.set_defaults(run=plan)
     p = stages.add_parser("overhead", help="what an iteration costs, and how much of that beside the networks' calls")
     add_settings(p)

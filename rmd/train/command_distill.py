@@ -17,6 +17,7 @@ from rmd.backbones.machine import describe, free_gb
 from rmd.backbones.outline import read_outline
 from rmd.backbones.random_weights import RandomWeights
 from rmd.checks import RequestError, size_of
+from rmd.checks import whole as whole_number
 from rmd.disk import ensure_writable, write_whole
 from rmd.train.bundled import IMAGE, OUT, VIDEO
 from rmd.train.distill import train
@@ -56,9 +57,10 @@ def run(args: argparse.Namespace, device: torch.device) -> Path:
     outline = read_outline(entry, None)
     wanted = {name: getattr(settings, name) for name in ("size", "low", "frames")}
     request = outline.request({"prompt": "a", **wanted})  # sizes are checked as a request's are
-    if device.type == "cuda":
-        check_room(needed(parameters(entry), settings, device), free_gb(device), settings, entry.name)
     together = Together(device, settings.tracker, out)
+    if device.type == "cuda":
+        memory = needed(parameters(entry), settings, device, together.count)
+        check_room(memory, free_gb(together.device), settings, entry.name)
     if together.first:
         claim(out, settings)
     together.wait()
@@ -90,10 +92,10 @@ def overhead(args: argparse.Namespace, device: torch.device) -> str:
 
 def plan(args: argparse.Namespace, device: torch.device) -> str:
     """What a run would hold in memory, and whether that fits, in lines of text."""
-    settings = settings_of(args)
+    settings, _ = settings_of(args), whole_number("devices", args.devices, 1, 100_000)
     entry = catalog.find(settings.backbone)
     count = parameters(entry)
-    memory = needed(count, settings, device)
+    memory = needed(count, settings, device, args.devices)
     free = args.memory or free_gb(device)
     lines = [f"{name:42} {size:7.2f} GB" for name, size in memory.parts.items()]
     fits = f"of {free:.1f} GB: {free - memory.total:.1f} GB are left for activations, text encoders and decoder"

@@ -50,8 +50,8 @@ def parameters(entry: Entry) -> int:
     raise RequestError(f"{entry.name} is not on this machine, and its size is not known.")
 
 
-def needed(count: int, settings: Settings, device: torch.device) -> Memory:
-    """What `count` weights take, by how they are held; see `rmd.train.roles`."""
+def needed(count: int, settings: Settings, device: torch.device, processes: int = 1) -> Memory:
+    """What `count` weights take on each of the processes' devices, by how they are held; see `rmd.train.roles`."""
     dtype = default_dtype(device)
     working = 2 if dtype in (torch.bfloat16, torch.float16) else 4
     if settings.lora is not None:
@@ -63,14 +63,15 @@ def needed(count: int, settings: Settings, device: torch.device) -> Memory:
                 "average": lora * 4 / GB,
             }
         )
-    copies = 0 if working == 4 else working
+    copies = 0 if working == 4 or settings.shard == "yes" else working
+    own = count / (processes if settings.shard == "yes" else 1)
     return Memory(
         {
-            "teacher": count * working / GB,
-            "student and fake_score": 2 * count * (4 + copies) / GB,
-            "their optimisers": 2 * count * 8 / GB,
-            "gradients": count * (4 + copies) / GB,
-            "average": count * 4 / GB,
+            "teacher": own * working / GB,
+            "student and fake_score": 2 * own * (4 + copies) / GB,
+            "their optimisers": 2 * own * 8 / GB,
+            "gradients": own * (4 + copies) / GB,
+            "average": own * 4 / GB,
         }
     )
 
@@ -79,6 +80,8 @@ def check_room(memory: Memory, free: float, settings: Settings, name: str) -> No
     """Raise RequestError where there is no room even without activations, with what to change."""
     if memory.total > free:
         advice = "a smaller --lora rank" if settings.lora else "--lora 64, which holds one network instead of three"
+        if not settings.lora:
+            advice += ", or --set shard=yes on more GPUs"
         raise RequestError(
             f"Distilling {name} this way needs {memory.total:.0f} GB before any activations; the device has "
             f"{free:.0f} GB free. Try {advice}."

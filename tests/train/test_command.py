@@ -225,6 +225,17 @@ def test_the_plan_counts_what_a_run_really_holds(
     assert memory["average"] == pytest.approx(held / 1e9, rel=0.01)
 
 
+def test_what_is_shared_out_is_divided(capsys: pytest.CaptureFixture[str]) -> None:
+    held = []
+    for devices in ("1", "8"):
+        call = ["train", "plan", "--recipe", "sdxl", "--set", "shard=yes", "--device", "cpu", "--memory", "200"]
+        assert cli.main([*call, "--devices", devices]) == 0
+        held.append(float(capsys.readouterr().out.splitlines()[-1].split(" GB")[0]))
+    assert held[1] == pytest.approx(held[0] / 8, abs=0.01)
+    assert cli.main(["train", "plan", "--recipe", "sdxl", "--device", "cpu", "--devices", "0"]) == 2
+    assert "devices must be" in capsys.readouterr().err
+
+
 def test_what_cannot_fit_says_what_to_change(capsys: pytest.CaptureFixture[str]) -> None:
     call = ["train", "plan", "--recipe", "sdxl", "--device", "cpu", "--memory"]
     assert cli.main([*call, "24"]) == 0
