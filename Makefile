@@ -34,11 +34,11 @@ bench: .venv/.installed
 
 # The tables in assets/evidence, the map and the model cards: hours on two cores; gone on with where it was interrupted.
 evidence: .venv/.installed-dev
-	$(BIN)/python -m rmd evaluate --count 400 --seeds 4 --plans 4/2,4/1,4/3 --methods --out runs/evidence
-	cp runs/evidence/evidence.json assets/evidence/emoji-sdxl.json
-	cp runs/evidence/evidence.md assets/evidence/emoji-sdxl.md
-	cp runs/evidence/fd-teacher.svg assets/evidence/emoji-sdxl-teacher.svg
-	cp runs/evidence/fd-real.svg assets/evidence/emoji-sdxl-real.svg
+	$(BIN)/python -m rmd evaluate --count 400 --seeds 4 --plans 4/2,4/1,4/3 --methods --out runs/evaluate
+	cp runs/evaluate/evidence.json assets/evidence/emoji-sdxl.json
+	cp runs/evaluate/evidence.md assets/evidence/emoji-sdxl.md
+	cp runs/evaluate/fd-teacher.svg assets/evidence/emoji-sdxl-teacher.svg
+	cp runs/evaluate/fd-real.svg assets/evidence/emoji-sdxl-real.svg
 	$(BIN)/python -m rmd evaluate --count 400 --seeds 4 --plans all --out runs/evaluate
 	cp runs/evaluate/evidence.json assets/evidence/emoji-sdxl-plans.json
 	cp runs/evaluate/evidence.md assets/evidence/emoji-sdxl-plans.md

@@ -45,11 +45,12 @@ class Distiller:
         if settings.shard == "yes":
             if self.together.count == 1:
                 raise RequestError("shard must be no for one process, not yes; start several with accelerate launch.")
-            mesh, network = mesh_of(backbone.device, self.together.count), network.cpu()
+            device, frozen = backbone.device, network.cpu()  # in this order: a pipeline is where its first part is
+            mesh = mesh_of(device, self.together.count)
             self.student, self.fake = (
-                Shared(copy.deepcopy(network).float().requires_grad_(True), backbone.device, mesh) for _ in range(2)
+                Shared(copy.deepcopy(frozen).float().requires_grad_(True), device, mesh) for _ in range(2)
             )
-            share_out(frozen := network, mesh, compute_dtype(backbone.device))
+            share_out(frozen, mesh, compute_dtype(device))
         elif settings.lora is None:
             self.student, self.fake = (
                 Trained(copy.deepcopy(network).float().requires_grad_(True), backbone.device) for _ in range(2)
