@@ -11,7 +11,7 @@ import pytest
 
 from rmd.backbones import catalog
 from rmd.backbones.outline import Outline, read_outline
-from rmd.study.evidence.advice import measured_switch
+from rmd.study.evidence.advice import FOLDER, measured_switch, report_of
 from rmd.study.evidence.samples import made_with
 
 PLAN = {"reinjection": "band", "eta": 1.0, "mapping": "logsnr", "upsampler": "bilinear"}
@@ -67,8 +67,14 @@ def test_another_number_of_steps_may_be_of_the_study_of_all_plans(outline: Outli
     assert measured_switch(outline, 4, tmp_path / "a") is None
 
 
-def test_the_bundled_default_is_the_measured_best() -> None:
+def test_the_bundled_default_is_as_near_to_the_teacher_as_any_and_nearest_to_real_pictures() -> None:
     shipped = read_outline(catalog.find("emoji-sdxl"))
-    found = measured_switch(shipped, 4)
+    card, found = shipped.card, measured_switch(shipped, 4)
+    assert card is not None
     assert found is not None
-    assert (shipped.card.default_steps, shipped.card.default_switch) == (4, found.switch)  # type: ignore[union-attr]
+    rows = report_of(FOLDER / "emoji-sdxl-plans.json")["rows"]  # type: ignore[index]
+    four = {low: rows[f"student, {low}+{4 - low}"] for low in range(4)}
+    assert card.default_steps == 4
+    assert card.default_switch <= found.switch
+    assert four[card.default_switch]["fd_teacher"]["value"] <= min(row["fd_teacher"]["high"] for row in four.values())
+    assert min(four, key=lambda low: four[low]["fd_real"]["value"]) == card.default_switch
