@@ -184,12 +184,13 @@ def test_two_processes_train_as_one_with_twice_the_batch(
     one, two = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "two"))
     assert one["step"] == two["step"] == 5
     assert one["samples"] == two["samples"]
-    for role in ("student", "fake"):
+    for state in (one, two):
+        state["parts"]["averaged"] = state["parts"]["average"]["values"]["student"]
+    for role in ("student", "fake", "averaged"):
         for name, value in one["parts"][role].items():
-            assert torch.allclose(value, two["parts"][role][name], atol=1e-5), (role, name)
-    kept = (state["parts"]["average"]["values"]["student"] for state in (one, two))
-    for (name, value), (_, other) in zip(*(rows.items() for rows in kept), strict=True):
-        assert torch.allclose(value, other, atol=1e-5), name
+            apart = (value - two["parts"][role][name]).abs()
+            assert apart.mean() < 1e-7, (role, name)  # an update moves each weight by about 1e-4
+            assert apart.max() < 1e-4, (role, name)  # Adam makes much of a gradient that is nearly nought
     if way != "lora":
         base = open_backbone(tiny_sdxl, "tiny", torch.device("cpu"), torch.float32)
         open_student(tmp_path / "two" / "student", base)
