@@ -149,8 +149,8 @@ class Session:
     def _encode(self, backbone: Backbone, request: GenerateRequest) -> tuple[Conditioning, Conditioning, float]:
         """Positive and negative conditioning and the seconds a first encoding of the positive one took.
 
-        The first prompt after loading is encoded once more before that, as networks are warmed up: on a GPU, text
-        encoders' first call takes far longer than the next.
+        The first prompt after loading is encoded once more before that, as networks are warmed up: a first call also
+        sets things up.
         """
         rows: list[tuple[Conditioning, float]] = []
         if not self._prompts:

@@ -17,7 +17,7 @@ import torch
 
 from rmd.arguments import parse_plans
 from rmd.backbones import catalog
-from rmd.backbones.machine import best_device, describe
+from rmd.backbones.machine import describe
 from rmd.backbones.outline import Outline, read_outline
 from rmd.checks import RequestError, whole
 from rmd.disk import ensure_writable, write_whole
@@ -69,7 +69,8 @@ def add_evaluate(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     plans = [] if args.plans == "none" else parse_plans(args.plans)
     outline = read_outline(catalog.find(args.backbone), args.student)
-    world = World(outline, args.data, best_device()) if outline.spec.known_words else None
+    judging = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    world = World(outline, args.data, judging) if outline.spec.known_words else None
     seeds = whole("seeds", args.seeds, *SEEDS)
     prompts = prompts_of(args, world, seeds)
     if world and (strange := world.strange(prompts)):

@@ -47,7 +47,7 @@ class Store:
     def fill(self, requests: Sequence[GenerateRequest], make: Make, batch: int, latents: bool) -> Iterator[int]:
         """Make what is missing, `batch` in a call; yields how many were made. latents: whether to keep them too."""
         missing = [i for i in range(len(requests)) if not self.path(i).is_file()]
-        with ThreadPoolExecutor() as pool:  # packing the pictures, while others are packed and made
+        with ThreadPoolExecutor() as pool:
             for start in range(0, len(missing), batch):
                 numbers = missing[start : start + batch]
                 made, x0 = make([requests[i] for i in numbers])
