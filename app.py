@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported; nothing is sent to anyone
@@ -28,8 +31,10 @@ from gradio.utils import get_upload_folder
 
 from rmd.checks import RequestError
 from rmd.engine import zero
+from rmd.engine.base import Engine
 from rmd.engine.pool import ModelPool
 from rmd.engine.session import Session
+from rmd.engine.spread import fleet_at
 from rmd.engine.teacher_cache import TeacherCache
 from rmd.serve.offer import Offer
 from rmd.serve.runner import DEADLINE, Runner
@@ -88,7 +93,17 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="offer this diffusers folder too, before the bundled models; may be repeated")  # fmt: skip
     add("--student", type=Path, action="append", default=[], metavar="PATH",
         help="offer these student weights too, a folder or a .safetensors file; may be repeated")  # fmt: skip
+    add(
+        "--fleet",
+        metavar="PLACE",
+        default=env("RMD_FLEET"),
+        help="run as many requests at once as there are accelerators, by Ray: local, local:2 or local:1-4 starts it "
+        "here, a cluster's address joins that one; SIGHUP restarts its replicas in turn (RMD_FLEET)",
+    )
+    add("--replicas", metavar="N", help="how many the fleet has, such as 4 or 1-8 (default: one for each GPU)")
     args = parser.parse_args(arguments)
+    if args.replicas and not args.fleet:
+        parser.error("--replicas goes with --fleet")
     if args.auth and not all(args.auth.partition(":")):
         parser.error("--auth must look like NAME:PASSWORD")
     args.port = int(bounded(parser, "--port", args.port, 0, 65535))
@@ -110,8 +125,21 @@ def bounded(parser: argparse.ArgumentParser, name: str, value: str, low: int, hi
     return number
 
 
+@contextmanager
+def engine_for(offer: Offer, fleet: str | None, replicas: str | None) -> Iterator[Engine]:
+    """The engine until the app ends."""
+    if not fleet:
+        yield session_for(offer)
+        return
+    print("Starting the fleet …", flush=True)
+    with fleet_at(fleet, replicas) as found:
+        if hasattr(signal, "SIGHUP"):  # not on Windows
+            signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=found.restart).start())
+        yield found
+
+
 def session_for(offer: Offer) -> Session:
-    """The engine; on ZeroGPU with the default backbone loaded, for its weights are handed over when the app starts."""
+    """One session; on ZeroGPU with the default backbone loaded, for its weights are handed over when the app starts."""
     if spaces is None:
         return Session()
     session = zero.LentSession(spaces.GPU, gr.Error, ModelPool(torch.device("cuda")))
@@ -130,17 +158,18 @@ def main() -> None:
         offer = Offer(args.backbone, args.student)
         folder = args.teacher_cache or (files / "teachers" if zero.present() else None)
         cache = TeacherCache(folder) if folder else None
-        runner = Runner(session_for(offer), offer, files / "rmd", args.deadline, cache)
-        name, _, password = (args.auth or "").partition(":")
-        auth = (name, password) if args.auth else None
-        bare = ":" in args.host and not args.host.startswith("[")
-        host = f"[{args.host}]" if bare else args.host  # as addresses have it
-        options = Options(host, args.port or None, args.share, auth, args.rate_limit, args.proxies)
-        page = build(runner, downloads=options.private and not options.proxies)
+        with engine_for(offer, args.fleet, args.replicas) as engine:
+            runner = Runner(engine, offer, files / "rmd", args.deadline, cache)
+            name, _, password = (args.auth or "").partition(":")
+            auth = (name, password) if args.auth else None
+            bare = ":" in args.host and not args.host.startswith("[")
+            host = f"[{args.host}]" if bare else args.host  # as addresses have it
+            options = Options(host, args.port or None, args.share, auth, args.rate_limit, args.proxies)
+            page = build(runner, downloads=options.private and not options.proxies)
+            launch(page, runner, options, **style.look())
     except RequestError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from error
-    launch(page, runner, options, **style.look())
 
 
 if __name__ == "__main__":

@@ -106,5 +106,12 @@ def add_tuning(p: argparse.ArgumentParser) -> None:
     p.add_argument("--compile", action="store_true", help="torch.compile the networks' blocks (slow first calls)")
 
 
+def add_fleet(p: argparse.ArgumentParser) -> None:
+    """Several accelerators, for commands with many runs."""
+    words = "spread the runs over a fleet: local, local:2 or the address of a Ray cluster"
+    p.add_argument("--fleet", metavar="PLACE", help=words)
+    p.add_argument("--replicas", metavar="N", help="how many it has, such as 4 or 1-8; one for each GPU if left out")
+
+
 def tuning_of(args: argparse.Namespace) -> Tuning:
     return Tuning(args.attention, args.compile)

@@ -8,24 +8,27 @@ import json
 import os
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from rmd.arguments import Parser, add_settings, add_tuning, given, parse_plans, tuning_of, values_in
+from rmd.arguments import Parser, add_fleet, add_settings, add_tuning, given, parse_plans, tuning_of, values_in
 from rmd.backbones import catalog
 from rmd.backbones.cards import BackboneSpec, unknown_words
 from rmd.backbones.outline import read_outline
 from rmd.checks import RequestError
 from rmd.disk import ensure_writable
+from rmd.engine.base import Engine
 from rmd.engine.events import Loading, Progress, Timing, Waiting, Warming
 from rmd.engine.files import save_output
 from rmd.engine.film import Film
 from rmd.engine.pool import ModelPool
 from rmd.engine.results import BUSY, Done, Result
 from rmd.engine.session import RUNS, Session
+from rmd.engine.spread import fleet_at
 from rmd.request import SETTINGS, GenerateRequest, make_request, singles
 from rmd.study.bench import add_bench
 from rmd.study.sweep import Cell, Point, points, reference_of, stored_cell, stored_reference, sweep
@@ -69,6 +72,7 @@ def add_sweep(commands: Any) -> None:
     p.add_argument("--plan", action="append", default=[], dest="several", help=f"{PLAN.help}; may be given again")
     p.add_argument("--out", type=Path, default=Path("outputs/sweep"), help="folder for the pictures and sweep.*")
     p.add_argument("--film", action="store_true", help=FILM)
+    add_fleet(p)
     p.set_defaults(run=run_sweep)
 
 
@@ -108,26 +112,36 @@ def run_sweep(args: argparse.Namespace) -> None:
             missing.append(point)
     if cells:
         say(f"{len(cells)} of {len(wanted)} cells are there already, from an earlier sweep with the same settings.")
-    session = Session(ModelPool(tuning=tuning_of(args)), previews=args.film)
     reference = stored_reference(args.out, request) if request.teacher else None
     alone = request.teacher and reference is None
-    for cell in sweep(session.generate, request, missing or wanted[:alone], alone):  # one brings the teacher
-        point, done = cell.point, cell.done
-        taken = f"{done.student.timings.end_to_end:.3f} s" if done else cell.error
-        say(f"{point.split}, {point.reinjection}, eta {point.eta:g}: {taken}")
-        cells[point] = cell
-        if done:
-            pictures[point] = save_output(done.student, args.out, point.name, settings_of(done, "student"))[0]
-            cell.film.save(pictures[point])
-        if done and done.teacher:
-            reference = reference_of(cell)
-            save_output(done.teacher, args.out, "teacher", settings_of(done, "teacher"))
-            say(f"teacher, {request.teacher_steps} steps: {done.teacher.timings.end_to_end:.3f} s")
+    making = missing or wanted[:alone]  # one brings the teacher
+    with engine_of(args, args.film) as engine:
+        for cell in sweep(engine.generate, request, making, alone, engine.places):
+            point, done = cell.point, cell.done
+            taken = f"{done.student.timings.end_to_end:.3f} s" if done else cell.error
+            say(f"{point.split}, {point.reinjection}, eta {point.eta:g}: {taken}")
+            cells[point] = cell
+            if done:
+                pictures[point] = save_output(done.student, args.out, point.name, settings_of(done, "student"))[0]
+                cell.film.save(pictures[point])
+            if done and done.teacher:
+                reference = reference_of(cell)
+                save_output(done.teacher, args.out, "teacher", settings_of(done, "teacher"))
+                say(f"teacher, {request.teacher_steps} steps: {done.teacher.timings.end_to_end:.3f} s")
     ordered = [cells[point] for point in wanted]
     teacher = next((path for path in args.out.glob("teacher.*") if reference), None)
     files = [str(path) for path in write_results(ordered, pictures, args.out, reference, teacher)]
     rows = [row(cell, reference) for cell in ordered]
     print(json.dumps({"cells": rows, "files": files}) if args.json else "\n".join(files))
+
+
+def engine_of(args: argparse.Namespace, previews: bool) -> AbstractContextManager[Engine]:
+    """Where a command's runs are computed: here, or on the fleet it names."""
+    tuning = tuning_of(args)
+    if args.fleet:
+        say("Starting the fleet …")
+        return fleet_at(args.fleet, args.replicas, previews, tuning)
+    return nullcontext(Session(ModelPool(tuning=tuning), previews))
 
 
 def settings_of(done: Done, role: str) -> dict[str, Any]:

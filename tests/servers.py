@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from rmd.engine.base import Engine
 from rmd.engine.session import Session
 from rmd.serve.offer import Offer
 from rmd.serve.runner import Runner
@@ -75,7 +76,7 @@ class Server:
 def serving(
     tiny: Path | None,
     folder: Path,
-    session: Session | None = None,
+    session: Engine | None = None,
     deadline: float = 600.0,
     downloads: bool = False,
     **options: Any,

@@ -6,21 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from rmd.engine.plans import plan_for
+from rmd.engine.base import Frames
+from rmd.engine.plans import draw, plan_for
 from rmd.engine.pool import Loaded
-from rmd.engine.session import draw
 from rmd.method.cascade import CascadeSampler
 from rmd.method.denoiser import Denoiser
 from rmd.request import GenerateRequest
 
 
 @torch.inference_mode()
-def sample(
-    loaded: Loaded, requests: Sequence[GenerateRequest], role: str
-) -> tuple[list[tuple[Image.Image, ...]], Tensor]:
+def sample(loaded: Loaded, requests: Sequence[GenerateRequest], role: str) -> tuple[list[Frames], Tensor]:
     """The frames of every request's "student" or "teacher" result and their clean latents (B, C, *S).
 
     Each is what a session makes of its request alone, but for rounding: the seed of each is its own, whatever else is

@@ -1,9 +1,13 @@
-"""The one place that makes a cascade plan of a request."""
+"""The one place that makes a cascade plan of a request, and draws its noise."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+import torch
+from torch import Tensor
+
+from rmd.backbones.base import Backbone
 from rmd.backbones.cards import BackboneSpec, StudentSpec
 from rmd.checks import RequestError, size_of, stages_of
 from rmd.method.plan import CascadePlan, staged
@@ -51,3 +55,9 @@ def plan_for(request: GenerateRequest, backbone: Described, card: StudentSpec | 
         )
     except ValueError as error:
         raise RequestError(f"{error}.") from error
+
+
+def draw(request: GenerateRequest, backbone: Backbone, plan: CascadePlan) -> tuple[Tensor, torch.Generator]:
+    """The request's white noise at full size, (1, C, *S) on the CPU, and the generator of what is drawn later."""
+    generator = torch.Generator().manual_seed(request.seed)
+    return torch.randn((1, backbone.channels, *plan.size), generator=generator), generator

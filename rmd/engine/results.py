@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor
 
 from rmd.backbones.cards import StudentSpec
-from rmd.backbones.machine import describe
 from rmd.checks import RequestError
 from rmd.engine.stopwatch import READY_SHARE
 from rmd.method.plan import CascadePlan, plan_from_dict
@@ -203,6 +202,8 @@ class Done:
     card: StudentSpec | None
     device: str
     dtype: str
+    hardware: str
+    """The device's product name, on the machine that computed."""
     teacher_cached: str | None = None
 
     @property
@@ -222,7 +223,7 @@ class Done:
             student=self.student.timings,
             teacher=self.teacher.timings if self.teacher else None,
             device=self.device,
-            hardware=describe(self.device),
+            hardware=self.hardware,
             dtype=self.dtype,
             frames=len(self.student.frames),
             fps=self.student.fps,

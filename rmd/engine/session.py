@@ -13,18 +13,22 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from rmd.backbones.base import Backbone
+from rmd.backbones.machine import describe
 from rmd.checks import Cancelled, RequestError
+from rmd.engine.base import Frames
+from rmd.engine.batch import sample
 from rmd.engine.events import LEAST, Decoded, Event, Loading, Progress, Timing, Waiting
-from rmd.engine.plans import plan_for
+from rmd.engine.plans import draw, plan_for
 from rmd.engine.pool import Loaded, ModelPool
 from rmd.engine.results import Done, Output, StageTiming, Timings, median_of
 from rmd.engine.stopwatch import Stopwatch
@@ -47,7 +51,7 @@ class Session:
     """
 
     draws_ahead = True
-    """Whether idle moments cost nobody anything."""
+    places = 1
 
     def __init__(self, pool: ModelPool | None = None, previews: bool = True):
         self.pool = pool or ModelPool()
@@ -63,7 +67,7 @@ class Session:
 
     def generate(
         self, request: GenerateRequest, cancel: threading.Event | None = None, runs: int = 1
-    ) -> Iterator[Event]:
+    ) -> Generator[Event]:
         """Yield events until Done. Setting `cancel` (or closing the generator) stops within one network call.
 
         runs: how often the student's calls are made and timed, an odd number; the first makes the picture, the others
@@ -85,6 +89,16 @@ class Session:
             raise RequestError(OUT_OF_MEMORY) from error
         finally:
             self._lock.release()
+
+    def sample(self, requests: Sequence[GenerateRequest], role: str) -> tuple[list[Frames], Tensor]:
+        """See `Engine.sample`; waits for the accelerator's place."""
+        first = requests[0]
+        with self._lock:
+            return sample(self.pool.acquire(first.backbone, first.student, first.decoder), requests, role)
+
+    def state(self) -> dict[str, Any]:
+        """The model that is in memory."""
+        return {"model": self.pool.name}
 
     def compute(self, request: GenerateRequest, cancel: threading.Event, runs: int) -> Iterator[Event]:
         """The events, computed wherever this kind of session computes; called with the accelerator's place taken."""
@@ -121,12 +135,13 @@ class Session:
         prompt = (positive, negative, encode)
         noise = draw(request, backbone, plan)[0].to(backbone.device)
 
-        device, dtype, student = str(backbone.device), dtype_name(backbone), None
+        device, student = str(backbone.device), None
+        where = device, dtype_name(backbone), describe(device)
         for event in self._student(request, loaded, plan, prompt):
             check(cancel)
             if isinstance(event, Decoded):
                 student = event.output
-                alone = Done(replace(request, teacher=False), plan, student, None, loaded.card, device, dtype)
+                alone = Done(replace(request, teacher=False), plan, student, None, loaded.card, *where)
                 event = replace(event, alone=alone)
             yield event
         assert student is not None
@@ -144,7 +159,7 @@ class Session:
                 if isinstance(event, Decoded):
                     times.append(event.output.timings)
         student = replace(student, timings=median_of(times[: len(times) - 1 + len(times) % 2]))
-        yield Done(request, plan, student, teacher, loaded.card, device, dtype)
+        yield Done(request, plan, student, teacher, loaded.card, *where)
 
     def _encode(self, backbone: Backbone, request: GenerateRequest) -> tuple[Conditioning, Conditioning, float]:
         """Positive and negative conditioning and the seconds a first encoding of the positive one took.
@@ -243,12 +258,6 @@ class Session:
 def level_of(backbone: Backbone, t: float, size: tuple[int, ...], full: tuple[int, ...]) -> float:
     """The logSNR of time t at a size as it counts at the full one, where it is 2·ln(ratio) less."""
     return max(LEAST, float(backbone.schedule.logsnr(t)) - 2 * math.log(ratio(size, full)))
-
-
-def draw(request: GenerateRequest, backbone: Backbone, plan: CascadePlan) -> tuple[Tensor, torch.Generator]:
-    """The request's white noise at full size, (1, C, *S) on the CPU, and the generator of what is drawn later."""
-    generator = torch.Generator().manual_seed(request.seed)
-    return torch.randn((1, backbone.channels, *plan.size), generator=generator), generator
 
 
 def watched(events: Iterator[Step | Switch], watch: Stopwatch) -> Iterator[Step | Switch]:

@@ -18,7 +18,6 @@ from typing import Any
 from PIL import Image, ImageSequence, PngImagePlugin
 
 from rmd.backbones import catalog
-from rmd.backbones.machine import describe
 from rmd.checks import RequestError
 from rmd.disk import write_whole
 from rmd.engine.results import Done, Output, Timings
@@ -58,7 +57,7 @@ class TeacherCache:
         known = {
             "timings": asdict(output.timings),
             "fps": output.fps,
-            "measured": f"{describe(done.device)}, {done.dtype}, on {time.strftime('%Y-%m-%d', time.gmtime())}",
+            "measured": f"{done.hardware}, {done.dtype}, on {time.strftime('%Y-%m-%d', time.gmtime())}",
         }
         info = PngImagePlugin.PngInfo()
         info.add_itxt(CHUNK, json.dumps(known))

@@ -31,7 +31,7 @@ from rmd.serve import sentences
 log = logging.getLogger("rmd.ui")
 
 ACCELERATOR: dict[str, Any] = {"concurrency_id": "accelerator", "concurrency_limit": 1}
-"""One picture at a time, whoever asks: page, live mode, sweep and API share the queue."""
+"""One picture at a time, whoever asks: page, live mode, sweep and API share the queue. See `admit` for more places."""
 BURST = 10.0
 """Pictures a client may ask for at once."""
 COSTS = {"redraw": 0.1, "start": 4.0, "ahead": 0.0}
@@ -82,6 +82,13 @@ def client_of(request: Request, proxies: int = 0) -> str:
     if address.ipv4_mapped:
         return str(address.ipv4_mapped)
     return str(ipaddress.ip_network((address, 64), strict=False))
+
+
+def admit(page: gr.Blocks, group: str, places: int) -> None:
+    """Let as many events of a concurrency group run at once; called before the page is launched."""
+    for fn in page.fns.values():
+        if fn.concurrency_id == group:
+            fn.concurrency_limit = places
 
 
 def guard_queue(page: gr.Blocks, group: str, limit: RateLimit | None, proxies: int) -> None:

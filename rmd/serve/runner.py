@@ -11,14 +11,16 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from rmd.checks import Cancelled, RequestError
+from rmd.engine.base import Engine
 from rmd.engine.events import Decoded, Event
 from rmd.engine.files import read_settings, save_output
 from rmd.engine.film import Film
 from rmd.engine.plans import plan_for
 from rmd.engine.results import Done, Result
-from rmd.engine.session import RUNS, Session
+from rmd.engine.session import RUNS
 from rmd.engine.teacher_cache import TeacherCache
 from rmd.method.plan import CascadePlan
 from rmd.request import GenerateRequest, completed, singles, student_key, teacher_key
@@ -57,12 +59,22 @@ class Saved:
         return self.files["student"].parent.name
 
 
+class Turn:
+    """Held by the run of a visitor, whose answers the page would mix up if two came at once."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
 class Runner:
-    """Runs checked requests on the session. folder: where pictures are written, one folder per request."""
+    """Runs checked requests on the engine, those of one visitor one after another.
+
+    folder: where pictures are written, one folder per request.
+    """
 
     def __init__(
         self,
-        session: Session,
+        session: Engine,
         offer: Offer,
         folder: Path,
         deadline: float = DEADLINE,
@@ -70,6 +82,8 @@ class Runner:
     ):
         self.session, self.offer, self.folder, self.deadline, self.cache = session, offer, folder, deadline, cache
         self._cancels: dict[str, threading.Event] = {}
+        self._lock = threading.Lock()
+        self._turns = WeakValueDictionary[str, Turn]()
         self._made: dict[GenerateRequest, Saved] = {}
 
     def request(self, values: dict[str, Any]) -> GenerateRequest:
@@ -93,6 +107,13 @@ class Runner:
         until: the deadline (time.monotonic) where this is a part of a longer request.
         cached: whether a teacher that was run before will do.
         """
+        with self._lock:
+            turn = self._turns.setdefault(visitor, Turn())
+        with turn.lock:
+            yield from self._in_turn(request, visitor, until, cached)
+
+    def _in_turn(self, request: GenerateRequest, visitor: str, until: float | None, cached: bool) -> Generator[Event]:
+        """`run`, while the visitor has nothing else running."""
         cancel = self._cancels[visitor] = threading.Event()
         late = threading.Event()
 

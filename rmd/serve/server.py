@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from rmd.checks import RequestError
-from rmd.serve.admission import ACCELERATOR, RateLimit, Sentences, guard_queue
+from rmd.serve.admission import ACCELERATOR, RateLimit, Sentences, admit, guard_queue
 from rmd.serve.members import Members, admit_tools
 from rmd.serve.runner import Runner
 
@@ -73,6 +73,7 @@ def launch(page: gr.Blocks, runner: Runner, options: Options, **more: Any) -> An
     `prevent_thread_lock` to return at once."""
     limit = RateLimit(options.allowance) if options.allowance else None
     guard_queue(page, ACCELERATOR["concurrency_id"], limit, options.proxies)
+    admit(page, ACCELERATOR["concurrency_id"], runner.session.places)
     middleware, waiting = [Middleware(Sentences)], not more.pop("prevent_thread_lock", False)
     if options.auth:
         middleware.append(Middleware(Members, login=options.auth))
@@ -106,14 +107,14 @@ def launch(page: gr.Blocks, runner: Runner, options: Options, **more: Any) -> An
 
 
 def health(page: gr.Blocks, runner: Runner) -> Any:
-    """The handler of /health: alive, which model is in memory, how many wait. Takes no lock and loads nothing."""
+    """The handler of /health: alive, what the engine tells, how many run and wait. Takes no lock and loads nothing."""
 
     async def answer(request: Request) -> JSONResponse:
         queue = page._queue
         return JSONResponse(
             {
                 "ok": not queue.stopped,
-                "model": runner.session.pool.name,
+                **await asyncio.to_thread(runner.session.state),
                 "running": queue.get_active_worker_count(),
                 "queued": len(queue),
             },

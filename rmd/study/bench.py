@@ -24,7 +24,7 @@ import torch
 from rmd.arguments import add_settings, add_tuning, parse_plans, tuning_of
 from rmd.backbones import catalog
 from rmd.backbones.cards import BackboneSpec
-from rmd.backbones.machine import describe, peak_gb
+from rmd.backbones.machine import peak_gb
 from rmd.backbones.outline import read_outline
 from rmd.backbones.peers import few_steps, peer_names
 from rmd.backbones.random_weights import NOTE, RandomWeights
@@ -136,7 +136,7 @@ def measure(
         "repeats": repeats,
         "device": done.device,
         "dtype": done.dtype,
-        "hardware": describe(done.device),
+        "hardware": done.hardware,
         "threads": torch.get_num_threads(),
         "machine": f"{platform.machine()}, torch {torch.__version__}",
         "rows": rows,

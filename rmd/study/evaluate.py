@@ -10,18 +10,20 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rmd.arguments import parse_plans
+from rmd.arguments import add_fleet, parse_plans
 from rmd.backbones import catalog
 from rmd.backbones.machine import describe
 from rmd.backbones.outline import Outline, read_outline
 from rmd.checks import RequestError, whole
 from rmd.disk import ensure_writable, write_whole
 from rmd.engine.session import Session, dtype_name
+from rmd.engine.spread import fleet_at
 from rmd.request import GenerateRequest
 from rmd.study.evidence.features import Features
 from rmd.study.evidence.measures import NEIGHBOURS
@@ -63,6 +65,7 @@ def add_evaluate(commands: Any) -> None:
     p.add_argument("--batch", type=int, help="results in one call")
     p.add_argument("--data", type=Path, default=Path("data"), help="where the video stages put the animations")
     p.add_argument("--out", type=Path, default=Path("outputs/evaluate"), help="folder for samples, figures and sheets")
+    add_fleet(p)
     p.set_defaults(run=run)
 
 
@@ -81,14 +84,15 @@ def run(args: argparse.Namespace) -> None:
     device = session.pool.device.type
     batch = whole("batch", args.batch if args.batch is not None else BATCH[device] // outline.spec.frames or 1, 1, 1024)
     draw = world.draw if world and outline.spec.frames == 1 else None
-    study = Study(session, outline, prompts, seeds, args.out, batch, draw)
-    rows = plan_rows(plans, args.student) if outline.card else []
-    rows += method_rows(outline, args.student) if args.methods else []
-    rows = unlike([*usual_rows(outline), *rows], study)
-    study.make(rows)
-    if draw:
-        study.make_real()
-    report = measured(study, rows, world)
+    with fleet_at(args.fleet, args.replicas, previews=False) if args.fleet else nullcontext(session) as engine:
+        study = Study(session, engine, outline, prompts, seeds, args.out, batch, draw)
+        rows = plan_rows(plans, args.student) if outline.card else []
+        rows += method_rows(outline, args.student) if args.methods else []
+        rows = unlike([*usual_rows(outline), *rows], study)
+        study.make(rows)
+        if draw:
+            study.make_real()
+        report = measured(study, rows, world)
     report["command"] = shlex.join(["python", "-m", "rmd", *sys.argv[1:]])
     write_text(args.out / "evidence.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     write_text(args.out / "evidence.md", markdown(report))

@@ -19,6 +19,7 @@ from rmd.engine.events import Event
 from rmd.engine.files import first_frame, read_settings
 from rmd.engine.film import Film
 from rmd.engine.results import Done, Result
+from rmd.engine.spread import spread
 from rmd.method.plan import Reinjection
 from rmd.request import GenerateRequest, student_key, teacher_key
 
@@ -148,19 +149,25 @@ def sweep(
     request: GenerateRequest,
     wanted: Sequence[Point],
     teacher: bool = False,
+    places: int = 1,
 ) -> Iterator[Cell]:
     """Yield a Cell per point. A cell that cannot be made does not stop the others; Cancelled passes through.
+
+    places: how many are made at once; they come as they get ready.
 
     teacher: whether the first cell that can be made brings the teacher with it (see `reference_of`); where it cannot be
     run, the cells are made without.
     """
-    for point in wanted:
-        cell = made(run, replace(at(request, point), teacher=teacher), point)
-        if teacher and cell.error:
+    left = list(wanted)
+    while teacher and left:
+        point = left.pop(0)
+        cell = made(run, replace(at(request, point), teacher=True), point)
+        teacher = bool(cell.error)
+        if cell.error:
             cell = made(run, at(request, point), point)
             teacher = bool(cell.error)  # it was the teacher's fault where the cell alone could be made
-        elif teacher:
-            teacher = False
+        yield cell
+    for _, cell in spread(lambda point: made(run, at(request, point), point), left, places):
         yield cell
 
 

@@ -34,7 +34,7 @@ def finished(teacher: bool = True, card: StudentSpec | None = CARD) -> Done:
     fast = Output((PICTURE,), Timings(0.05, stages, 0.1, 0.05, 4))
     slow = Output((PICTURE,), Timings(0.05, (StageTiming((8, 8), 50, 14.9),), 0.0, 0.05, 100))
     request = GenerateRequest("id", "un renard 🦊", seed=7)
-    return Done(request, plan, fast, slow if teacher else None, card, "cpu", "float32")
+    return Done(request, plan, fast, slow if teacher else None, card, "cpu", "float32", "a CPU")
 
 
 def test_speedup_is_teacher_over_student() -> None:

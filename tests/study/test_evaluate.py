@@ -55,7 +55,7 @@ def test_a_sample_is_what_a_click_makes(tiny_sdxl: Path, guided_student: Path, t
     student = str(guided_student)
     outline = read_outline(catalog.find(str(tiny_sdxl)), student)
     session = Session(ModelPool(torch.device("cpu")), previews=False)
-    study = Study(session, outline, PROMPTS, 2, tmp_path, batch=3)
+    study = Study(session, session, outline, PROMPTS, 2, tmp_path, batch=3)
     rows = [*usual_rows(outline), *plan_rows([(3, 1), (2, 0)], student)]
     study.make(rows)
     for row in rows:

@@ -49,7 +49,7 @@ def run(request: GenerateRequest) -> Iterator[Event]:
             raise RequestError("The teacher does not fit into the memory.")
         grey = Image.new("RGB", (64, 64), (204, 0, 0))
         teacher = Output((grey,), Timings(0.5, (StageTiming(LARGE, 50, 59.25),), 0.0, 0.25, 100))
-    yield Done(request, plan, output, teacher, None, "cpu", "float32")
+    yield Done(request, plan, output, teacher, None, "cpu", "float32", "a CPU")
 
 
 def test_pairs_hold_every_switch_that_the_steps_allow() -> None:

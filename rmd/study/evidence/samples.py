@@ -19,9 +19,10 @@ from torch import Tensor
 
 from rmd.checks import RequestError
 from rmd.disk import write_whole
+from rmd.engine.base import Frames
+from rmd.engine.spread import spread
 from rmd.request import GenerateRequest
 
-Frames = tuple[Image.Image, ...]
 Make = Callable[[Sequence[GenerateRequest]], tuple[Sequence[Frames], Tensor]]
 """Frames and clean latents (B, C, *S) of requests."""
 
@@ -44,13 +45,17 @@ class Store:
     def path(self, index: int) -> Path:
         return self.folder / f"{index:05d}.png"
 
-    def fill(self, requests: Sequence[GenerateRequest], make: Make, batch: int, latents: bool) -> Iterator[int]:
-        """Make what is missing, `batch` in a call; yields how many were made. latents: whether to keep them too."""
+    def fill(
+        self, requests: Sequence[GenerateRequest], make: Make, batch: int, latents: bool, places: int = 1
+    ) -> Iterator[int]:
+        """Make what is missing, `batch` in a call and `places` calls at once; yields how many were made.
+
+        latents: whether to keep them too.
+        """
         missing = [i for i in range(len(requests)) if not self.path(i).is_file()]
+        parts = [missing[start : start + batch] for start in range(0, len(missing), batch)]
         with ThreadPoolExecutor() as pool:
-            for start in range(0, len(missing), batch):
-                numbers = missing[start : start + batch]
-                made, x0 = make([requests[i] for i in numbers])
+            for numbers, (made, x0) in spread(lambda part: make([requests[i] for i in part]), parts, places):
                 if latents:
                     for index, one in zip(numbers, x0.half().cpu(), strict=True):
                         save = {"x0": one.contiguous()}

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from rmd.backbones import catalog
 from rmd.backbones.outline import Outline, read_outline
 from rmd.disk import write_whole
-from rmd.engine.batch import sample
+from rmd.engine.base import Engine
 from rmd.engine.plans import plan_for
 from rmd.engine.pool import Loaded
 from rmd.engine.results import Done, Timings
@@ -55,10 +55,12 @@ Draw = Callable[[str, int, torch.Generator], Tensor]
 class Study:
     """What all rows share. prompts: each with `seeds` seeds, SEED and the next ones, every sample its own.
 
+    engine: makes the samples and is timed; the session, or a fleet. session: here, for what looks into the networks.
     batch: results in one call. draw: where the world's real pictures come from; None where there are none.
     """
 
     session: Session
+    engine: Engine
     outline: Outline
     prompts: Sequence[str]
     seeds: int
@@ -110,14 +112,14 @@ class Study:
                 made_of = about(requests[0], row.role, self.weights(row), items)
                 store, left = Store(self.folder / "samples" / row.slug, made_of), self.count
                 make, latents = functools.partial(self.sampled, row), row.role == "teacher"
-                for made in store.fill(requests, make, self.batch, latents):
+                for made in store.fill(requests, make, self.batch, latents, self.engine.places):
                     bar.update(made)
                     left -= made
                 bar.update(left)
                 self.stores[row.name] = store
 
     def sampled(self, row: Row, requests: Sequence[GenerateRequest]) -> Any:
-        return sample(self.loaded(requests[0]), requests, row.role)
+        return self.engine.sample(requests, row.role)
 
     def weights(self, row: Row) -> str:
         """The digest of the weights that make a row's pictures."""
@@ -256,7 +258,7 @@ class Study:
                     x = torch.zeros(1, backbone.channels, *size, device=backbone.device)
                     Denoiser(backbone, prompt, prompt, guidance)(x, 0.5)
                 operations += steps * counter.get_total_flops()
-        done = next(e for e in self.session.generate(request, runs=RUNS) if isinstance(e, Done))
+        done = next(e for e in self.engine.generate(request, runs=RUNS) if isinstance(e, Done))
         output = done.teacher if row.role == "teacher" else done.student
         assert output is not None
         return {"nfe": output.timings.nfe, "gflops": round(operations / 1e9, 2), **seconds(output.timings)}
