@@ -114,4 +114,4 @@ def add_fleet(p: argparse.ArgumentParser) -> None:
 
 
 def tuning_of(args: argparse.Namespace) -> Tuning:
-    return Tuning(args.attention, args.compile)
+    return Tuning(args.attention, args.compile, getattr(args, "context_parallel", 1))

@@ -13,11 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from rmd.arguments import Parser, add_fleet, add_settings, add_tuning, given, parse_plans, tuning_of, values_in
-from rmd.backbones import catalog
+from rmd.backbones import catalog, parallel
 from rmd.backbones.cards import BackboneSpec, unknown_words
+from rmd.backbones.command import add_models
 from rmd.backbones.outline import read_outline
 from rmd.checks import RequestError
 from rmd.disk import ensure_writable
@@ -56,6 +55,8 @@ def add_generate(commands: Any) -> None:
     p.add_argument("--out", type=Path, default=Path("outputs"), help="folder for student.* and teacher.* (png or mp4)")
     p.add_argument("--webp", action="store_true", help="write clips as animated WebP too")
     p.add_argument("--film", action="store_true", help=FILM)
+    words = "split each result among this many processes with a GPU each, started by torchrun (Wan, Flux.2, Qwen-Image)"
+    p.add_argument("--context-parallel", type=int, default=1, metavar="N", help=words)
     p.set_defaults(run=generate)
 
 
@@ -150,7 +151,18 @@ def settings_of(done: Done, role: str) -> dict[str, Any]:
 
 
 def generate(args: argparse.Namespace) -> None:
-    request, session = checked(args), Session(ModelPool(tuning=tuning_of(args)), previews=args.film)
+    with parallel.joined(args.context_parallel) as first:
+        request = parallel.agreed(checked(args))  # a seed may have been drawn
+        session = Session(ModelPool(tuning=tuning_of(args)), previews=args.film)
+        if first:
+            generate_all(args, request, session)
+            return
+        for single in singles(request):  # its share of each call is needed
+            list(session.generate(single, runs=RUNS if request.teacher else 1))
+
+
+def generate_all(args: argparse.Namespace, request: GenerateRequest, session: Session) -> None:
+    """Every result made, written and said."""
     results: list[dict[str, Any]] = []
     for single in singles(request):
         film = Film()
@@ -215,65 +227,6 @@ def summary(result: Result, files: dict[str, str]) -> str:
         lines.append(f"speed-up: {denoiser:.1f}× denoiser, {both:.1f}× end to end ({result.device}, warm-up excluded)")
     if result.busy:
         lines.append(f"{BUSY} Generate again when nothing else runs here.")
-    return "\n".join(lines)
-
-
-def add_models(commands: Any) -> None:
-    p = commands.add_parser("models", help="list the backbones and whether they can be used here, or download one")
-    p.add_argument("--download", metavar="ID", help="fetch a backbone, student or tiny decoder from the Hub")
-    p.add_argument("--json", action="store_true")
-    p.set_defaults(run=models)
-
-
-def models(args: argparse.Namespace) -> None:
-    if args.download:
-        bars: list[Any] = []  # made by the first byte, so that a refusal stays one sentence
-
-        def show(done: int, total: int) -> None:
-            bars[:] = bars or [tqdm(desc=args.download, unit="B", unit_scale=True, total=total)]
-            bars[0].update(done - bars[0].n)
-
-        folder = catalog.download(args.download, show)
-        for bar in bars:
-            bar.close()
-        print(json.dumps({"id": args.download, "folder": str(folder)}) if args.json else folder)
-        return
-    rows = [catalog.status(entry) for entry in catalog.ENTRIES]
-    print(json.dumps([model_row(found) for found in rows]) if args.json else "\n".join(map(model_text, rows)))
-
-
-def model_row(found: catalog.Status) -> dict[str, Any]:
-    """A backbone for programs; sizes of the Hub's are approximate, in GB (10⁹ bytes)."""
-    entry, source = found.entry, found.entry.hub
-    row: dict[str, Any] = {"id": entry.id, "name": entry.name, "usable": found.usable, "problem": found.problem}
-    row |= {"note": found.note, "distilled": found.distilled, "size_mb": round(found.size_mb, 1)}
-    row |= {"licence": entry.licence, "repo": source.repo if source else None}
-    if source:
-        row |= {"gated": source.gated, "download_gb": source.download_gb, "memory_gb": source.memory_gb}
-    students = [{"id": s.id, "name": s.card.name, "licence": s.card.licence, "repo": s.repo} for s in entry.students]
-    tiny = entry.decoder
-    if tiny:
-        row |= {"decoder": {**asdict(tiny), "here": tiny.path is not None}}
-    return {
-        **row,
-        "students": [{**s, "here": o.path is not None} for s, o in zip(students, entry.students, strict=True)],
-    }
-
-
-def model_text(found: catalog.Status) -> str:
-    """A backbone for a person, a few lines."""
-    entry = found.entry
-    student = "with its distilled student" if found.distilled else "no student of ours: runs undistilled"
-    state = f"usable, {student}" if found.usable else f"not usable: {found.problem}"
-    lines = [f"{entry.id}  {entry.name}  {found.size_mb:.0f} MB here  licence {entry.licence}", f"    {state}"]
-    if found.note:
-        lines.append(f"    {found.note}")
-    for option in entry.students:
-        here = "here" if option.path else "not downloaded"
-        lines.append(f"    --student {option.id}: {option.card.name}, training-free, {option.card.licence}, {here}")
-    if tiny := entry.decoder:
-        here = "here" if tiny.path else f"not downloaded ({tiny.id})"
-        lines.append(f"    --decoder tiny: {tiny.name}, {tiny.licence}, {here}")
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from diffusers.utils.constants import DIFFUSERS_ATTN_BACKEND
 from torch import nn
 
 from rmd.backbones.machine import GB, free_gb
+from rmd.backbones.parallel import split
 from rmd.checks import RequestError
 
 Offload = Literal["none", "model", "group"]
@@ -25,10 +26,12 @@ TILED_PIXELS = 2_000_000
 @dataclass(frozen=True)
 class Tuning:
     """How networks compute. attention: a backend of diffusers' ("native", "flash", "sage" …), None for its default.
-    compile: torch.compile the repeated blocks; the first call of every size then takes long, as warm-up."""
+    compile: torch.compile the repeated blocks; the first call of every size then takes long, as warm-up.
+    processes: among which a call is split (see `rmd.backbones.parallel`)."""
 
     attention: str | None = None
     compile: bool = False
+    processes: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, the default attention backend by its name."""
@@ -88,7 +91,8 @@ def save_memory(vae: Any, pixels: int) -> None:
 
 
 def tune(network: Any, tuning: Tuning) -> None:
-    """Raises RequestError for an attention backend that does not exist or does not work here."""
+    """Raises RequestError for an attention backend that does not exist or does not work here, and for a network that
+    cannot be split."""
     if tuning.attention:
         if tuning.attention.endswith("_hub"):
             raise RequestError(
@@ -99,6 +103,8 @@ def tune(network: Any, tuning: Tuning) -> None:
         except Exception as error:  # it raises what the missing library raises
             words = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise RequestError(f"attention {tuning.attention!r} cannot be used here: {words.rstrip('.')}.") from error
+    if tuning.processes > 1:
+        split(network, tuning.processes)
     if tuning.compile:
         if getattr(network, "_repeated_blocks", None):
             network.compile_repeated_blocks()
