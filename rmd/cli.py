@@ -55,7 +55,7 @@ def add_generate(commands: Any) -> None:
     p.add_argument("--out", type=Path, default=Path("outputs"), help="folder for student.* and teacher.* (png or mp4)")
     p.add_argument("--webp", action="store_true", help="write clips as animated WebP too")
     p.add_argument("--film", action="store_true", help=FILM)
-    words = "split each result among this many processes with a GPU each, started by torchrun (Wan, Flux.2, Qwen-Image)"
+    words = "split each result among this many processes with a GPU each, started by torchrun (Wan, FLUX.2)"
     p.add_argument("--context-parallel", type=int, default=1, metavar="N", help=words)
     p.set_defaults(run=generate)
 

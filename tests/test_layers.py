@@ -31,6 +31,7 @@ LAYERS = {part: level for level, parts in enumerate(HOUSE) for part in parts}
 ALLOWED = {
     "gradio": ("app", "rmd.serve", "rmd.ui"),
     "diffusers": ("rmd.backbones", "rmd.train"),
+    "ray": ("rmd.engine.fleet", "rmd.engine.replica"),
 }
 """Packages that only some parts may know. Training builds and saves diffusers' models."""
 

@@ -25,7 +25,7 @@ NOT_STARTED = (
     "--context-parallel {count} needs {count} processes: torchrun --nproc-per-node {count} -m rmd generate … "
     "--context-parallel {count}"
 )
-NO_PLAN = "--context-parallel: {kind} cannot be split among processes; Wan, Flux.2 and Qwen-Image can."
+NO_PLAN = "--context-parallel: {kind} cannot be split among processes; those of Wan and FLUX.2 can."
 
 
 @contextmanager

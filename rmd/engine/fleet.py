@@ -44,6 +44,15 @@ PATIENCE = 0.05
 """Seconds between two looks at whether a request was cancelled."""
 DRAINING = 900.0
 """Seconds that a replica may take for what it has begun before it is stopped in a restart."""
+SCALING = {
+    "target_ongoing_requests": 1,
+    "metrics_interval_s": 1,
+    "look_back_period_s": 5,
+    "upscale_delay_s": 5,
+    "downscale_delay_s": 300,
+}
+"""When replicas are added and taken away: soon, for a visitor waits, and late, for a model is loaded again. Serve's own
+half a minute each lets a few requests go by."""
 GONE = "The accelerator that was drawing this went away; please try again."
 TOO_MANY = "--fleet: {wanted} replicas need as many {what}, but there are {there}."
 NO_CLUSTER = "--fleet: no Ray cluster answers at {place!r}; `ray start --head` starts one."
@@ -227,18 +236,16 @@ def deployed(bounds: Bounds | None, local: bool, setup: Setup) -> Fleet:
         http_options={"location": "NoServer"},
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )
+    scaled = {"min_replicas": bounds.least, "max_replicas": bounds.most, **SCALING}
+    fixed = bounds.least == bounds.most
+    count: dict[str, Any] = {"num_replicas": bounds.most} if fixed else {"autoscaling_config": scaled}
     deployment: Any = serve.deployment(
         Replica,
         max_ongoing_requests=1,
-        autoscaling_config={
-            "min_replicas": bounds.least,
-            "initial_replicas": bounds.least,
-            "max_replicas": bounds.most,
-            "target_ongoing_requests": 1,
-        },
         ray_actor_options={"num_cpus": share, "num_gpus": 1 if gpus else 0},
         health_check_period_s=5,
         graceful_shutdown_timeout_s=DRAINING,
         graceful_shutdown_wait_loop_s=0.2,
+        **count,
     )
     return Fleet(deployment.bind(setup), bounds, owned=local)

@@ -31,6 +31,8 @@ from rmd.engine.results import Done
 from rmd.engine.session import Session
 from rmd.engine.spread import fleet_at, spread
 from rmd.request import GenerateRequest
+from rmd.study.evidence.rows import Row
+from rmd.study.evidence.study import Study
 from rmd.study.sweep import points, sweep
 from tests.servers import serving
 
@@ -155,6 +157,18 @@ def test_a_sweep_over_a_fleet_is_the_same(fleet: Fleet, named: str) -> None:
         assert one is not None
         assert other is not None
         assert ImageChops.difference(one, other).getbbox() is None
+
+
+def test_a_study_over_a_fleet_makes_the_same_samples(fleet: Fleet, named: str, tmp_path: Path) -> None:
+    session, outline = Session(ModelPool(torch.device("cpu"))), read_outline(catalog.find(named))
+    rows = [Row("few", "student", {"steps": 2, "switch": 1}), Row("many", "teacher", {"teacher_steps": 2})]
+    folders: list[dict[str, bytes]] = []
+    for engine in (session, fleet):
+        study = Study(session, engine, outline, ["a fox", "a lion"], 2, tmp_path / type(engine).__name__, batch=1)
+        study.make(rows)
+        folders.append({f"{p.parent.name}/{p.name}": p.read_bytes() for p in study.folder.rglob("*.png")})
+    assert len(folders[0]) == 8
+    assert folders[0] == folders[1]
 
 
 def test_state_tells_how_many_run(fleet: Fleet) -> None:
