@@ -63,7 +63,9 @@ def run_and_stop(
     for ended in (running.then, running.failure):
         ended(None, None, both, js=pressable(True, False), **AT_ONCE)
         settle = f"(shown) => {{ const s = {flag} ? ({unfinished})(shown) : undefined; return [s, s && {words}]; }}"
-        ended(None, [shown], [shown, status], js=settle, **AT_ONCE)
+        # the page puts an answer into its values a moment after it came: read at once, they would be older than it
+        moment = ended(None, None, None, js="() => new Promise((ready) => setTimeout(ready, 200))", **AT_ONCE)
+        moment.then(None, [shown], [shown, status], js=settle, **AT_ONCE)
     return running
 
 
