@@ -180,6 +180,19 @@ class PipelineBackbone:
         """
         return latents / vae.config["scaling_factor"] + (vae.config.get("shift_factor") or 0)
 
+    def latents(self, pixels: Tensor) -> Tensor:
+        vae: Any = self.pipe.vae
+        if getattr(vae, "encoder", None) is None:
+            raise ValueError(f"{self.spec.name}'s autoencoder has no encoder")
+        with torch.no_grad():
+            found = vae.encode(pixels.to(self.device, vae.dtype))
+            z = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
+            return self.scaled(z.float(), vae)
+
+    def scaled(self, latents: Tensor, vae: Any) -> Tensor:
+        """The inverse of `unscaled`."""
+        return (latents - (vae.config.get("shift_factor") or 0)) * vae.config["scaling_factor"]
+
     def decode(self, latents: Tensor, decoder: nn.Module | None = None) -> list[tuple[Image.Image, ...]]:
         pixels = self.pixels(latents, decoder)
         clips = pixels if pixels.ndim == 5 else pixels[:, :, None]

@@ -129,6 +129,13 @@ class Backbone(Protocol):
         """
         ...
 
+    def latents(self, pixels: Tensor) -> Tensor:
+        """Pixels in [−1, 1], (B, 3, H, W) or (B, 3, F, H, W) → clean latents (B, C, *S) float32, the mode.
+
+        The inverse of `pixels`, as far as the autoencoder goes; ValueError where the pipeline's has no encoder.
+        """
+        ...
+
     def decode(self, latents: Tensor, decoder: nn.Module | None = None) -> list[tuple[Image.Image, ...]]:
         """Clean latents (B, C, *S) → the frames of each of B results; a picture has one. decoder: as in `pixels`."""
         ...

@@ -75,8 +75,15 @@ class Flux2Backbone(FlowBackbone):
         return F.pixel_shuffle(latents.transpose(1, 2).unflatten(2, (height, width)), PATCH)
 
     def unscaled(self, latents: Tensor, vae: Any) -> Tensor:
+        mean, std = self._moments(latents)
+        return F.pixel_shuffle(F.pixel_unshuffle(latents, PATCH) * std + mean, PATCH)
+
+    def scaled(self, latents: Tensor, vae: Any) -> Tensor:
+        mean, std = self._moments(latents)
+        return F.pixel_shuffle((F.pixel_unshuffle(latents, PATCH) - mean) / std, PATCH)
+
+    def _moments(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of packed latents by channel, always those of the pipeline's own autoencoder."""
         norm = self.pipe.vae.bn
         mean, var = (one.view(1, -1, 1, 1).to(latents) for one in (norm.running_mean, norm.running_var))
-        return F.pixel_shuffle(
-            F.pixel_unshuffle(latents, PATCH) * torch.sqrt(var + self.pipe.vae.config["batch_norm_eps"]) + mean, PATCH
-        )
+        return mean, torch.sqrt(var + self.pipe.vae.config["batch_norm_eps"])

@@ -71,8 +71,15 @@ class WanBackbone(FlowBackbone):
         return noise.float()
 
     def unscaled(self, latents: Tensor, vae: Any) -> Tensor:
-        mean, std = (
-            torch.tensor(vae.config[name], device=latents.device).view(1, -1, 1, 1, 1)
-            for name in ("latents_mean", "latents_std")
-        )
+        mean, std = moments(latents, vae)
         return latents * std + mean
+
+    def scaled(self, latents: Tensor, vae: Any) -> Tensor:
+        mean, std = moments(latents, vae)
+        return (latents - mean) / std
+
+
+def moments(latents: Tensor, vae: Any) -> list[Tensor]:
+    """The latents' mean and standard deviation by channel, as the autoencoder's configuration has them."""
+    names = ("latents_mean", "latents_std")
+    return [torch.tensor(vae.config[name], device=latents.device).view(1, -1, 1, 1, 1) for name in names]

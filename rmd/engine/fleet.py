@@ -56,8 +56,8 @@ half a minute each lets a few requests go by."""
 GONE = "The accelerator that was drawing this went away; please try again."
 TOO_MANY = "--fleet: {wanted} replicas need as many {what}, but there are {there}."
 NO_CLUSTER = (
-    "--fleet: no Ray cluster answers at {place!r}; `ray start --head` starts one. Where it has a token, this process needs "
-    "RAY_AUTH_MODE=token and the same token."
+    "--fleet: no Ray cluster answers at {place!r}; `ray start --head` starts one. Where it has a token, this process "
+    "needs RAY_AUTH_MODE=token and the same token."
 )
 END = object()
 

@@ -82,7 +82,7 @@ class NoiseSchedule(ABC):
         return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * eps
 
     def split(self, x: Tensor, output: Tensor, t: Time, kind: PredictionType) -> tuple[Tensor, Tensor]:
-        """(x0, eps) from a network's output; the only place where prediction types are converted."""
+        """(x0, eps) from a network's output; with `target` the only place that knows prediction types."""
         a, s = expand(self.alpha(t), x), expand(self.sigma(t), x)
         if kind == "epsilon":
             return (x - s * output) / a, output
@@ -92,6 +92,18 @@ class NoiseSchedule(ABC):
             return x - s * output, x + a * output
         if kind == "sample":
             return output, (x - a * output) / s
+        raise ValueError(f"prediction type must be one of {PredictionType.__args__}, not {kind!r}")
+
+    def target(self, x0: Tensor, eps: Tensor, t: Time, kind: PredictionType) -> Tensor:
+        """What a network should answer at x_t of x0 and eps: `split` gives these back."""
+        if kind == "epsilon":
+            return eps
+        if kind == "v_prediction":
+            return expand(self.alpha(t), x0) * eps - expand(self.sigma(t), x0) * x0
+        if kind == "flow_prediction":
+            return eps - x0
+        if kind == "sample":
+            return x0
         raise ValueError(f"prediction type must be one of {PredictionType.__args__}, not {kind!r}")
 
 

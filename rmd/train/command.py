@@ -44,6 +44,7 @@ def add_train(commands: Any) -> None:
     )
     stages = p.add_subparsers(dest="stage", required=True, metavar="STAGE")
     add_distill(stages)
+    add_pretrain(stages)
     for name, text in {**STAGES, **VIDEO_STAGES}.items():
         add_stage(stages.add_parser(name, help=text, description=text[0].upper() + text[1:] + "."), name)
 
@@ -91,23 +92,60 @@ def add_distill(stages: Any) -> None:
     p.set_defaults(run=overhead)
 
 
+def add_pretrain(stages: Any) -> None:
+    p = stages.add_parser(
+        "latents",
+        help="encode a folder of pictures or clips with captions, for `pretrain` and for warm-ups",
+        description="Encode a folder at both sizes of a backbone. A caption stands beside each file (fox.png, "
+        'fox.txt) or in a metadata.jsonl with lines {"file_name": …, "text": …}. The same command goes on where '
+        "it was stopped.",
+    )
+    p.add_argument("--pictures", type=Path, required=True, help="the folder; its subfolders too")
+    p.add_argument("--out", type=Path, required=True, help="the folder of latents")
+    add_sizes(p)
+    p.add_argument("--device", choices=("cpu", "cuda"), help="where to compute; by default cuda where there is one")
+    p.set_defaults(run=latents, set=[])
+    p = stages.add_parser(
+        "pretrain",
+        help="train a teacher further on latents of pictures or clips",
+        description="Train a backbone's own network further, whole or as a LoRA, at both sizes. When it is done, "
+        "OUT/teacher is a folder in diffusers' format: a backbone to run and to distil. The same command goes on "
+        "with a run that was stopped.",
+    )
+    p.add_argument("--recipe", help="a .toml file of settings to begin from")
+    p.add_argument("--latents", help="folder that `train latents` wrote; the bundled backbones have their worlds")
+    add_run(p)
+    p.set_defaults(run=pretrain)
+
+
+def add_sizes(p: argparse.ArgumentParser) -> None:
+    """The backbone, and what its results are like."""
+    p.add_argument("--backbone", help="id of a backbone or a local folder in diffusers' format")
+    p.add_argument("--size", metavar="WxH", help="size of the result in pixels")
+    p.add_argument("--low", metavar="WxH", help="size of the low-resolution steps")
+    p.add_argument("--frames", type=int, help="frames of a clip")
+
+
+def add_run(p: argparse.ArgumentParser) -> None:
+    """What every run of the loop is asked with."""
+    add_sizes(p)
+    p.add_argument("--out", type=Path, help="the run's folder")
+    p.add_argument("--lora", type=int, metavar="RANK", help="train a LoRA in place of the whole network")
+    p.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting; see docs/training.md"
+    )
+    add_common(p)
+
+
 def add_settings(p: argparse.ArgumentParser) -> None:
     """What a distillation is asked with."""
     from rmd.train.settings import recipes
 
     p.add_argument("--recipe", help=f"settings to begin from: a .toml file or {', '.join(recipes())}")
-    p.add_argument("--backbone", help="id of a backbone or a local folder in diffusers' format")
     p.add_argument("--prompts", help="text file with a prompt per line")
-    p.add_argument("--out", type=Path, help="the run's folder")
-    p.add_argument("--lora", type=int, metavar="RANK", help="train a LoRA in place of the whole network")
-    p.add_argument("--size", metavar="WxH", help="size of the result in pixels")
-    p.add_argument("--low", metavar="WxH", help="size of the low-resolution steps")
-    p.add_argument("--frames", type=int, help="frames of a clip")
+    p.add_argument("--latents", help="folder that `train latents` wrote, for the warm-up; its captions do for prompts")
     p.add_argument("--student", type=Path, help="student to begin from instead of the teacher's weights")
-    p.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting; see docs/training.md"
-    )
-    add_common(p)
+    add_run(p)
 
 
 def device_of(args: argparse.Namespace) -> Any:
@@ -124,6 +162,18 @@ def distill(args: argparse.Namespace) -> None:
 
     student = run(args, device_of(args))
     print(student)
+
+
+def latents(args: argparse.Namespace) -> None:
+    from rmd.train.command_pretrain import latents
+
+    print(latents(args, device_of(args)))
+
+
+def pretrain(args: argparse.Namespace) -> None:
+    from rmd.train.command_pretrain import pretrain
+
+    print(pretrain(args, device_of(args)))
 
 
 def plan(args: argparse.Namespace) -> None:

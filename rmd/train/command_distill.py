@@ -22,23 +22,28 @@ from rmd.disk import ensure_writable, write_whole
 from rmd.train.bundled import IMAGE, OUT, VIDEO
 from rmd.train.distill import train
 from rmd.train.export import SETTINGS_FILE
+from rmd.train.latents import Latents
 from rmd.train.loop import STATE
 from rmd.train.memory import check_room, needed, parameters
 from rmd.train.overhead import measure
-from rmd.train.settings import Settings, assignments, changed, read_recipe
+from rmd.train.settings import Common, Kinds, Settings, assignments, changed, read_recipe
 from rmd.train.source import Clips, Pictures, PromptFile, Source
 from rmd.train.together import Together
 
 FREE = {"steps", "minutes", "sheet_every", "save_minutes", "tracker"}
 """What may change when a run goes on."""
-ARGUMENTS = ("backbone", "prompts", "lora", "size", "low", "frames", "steps", "minutes")
+ARGUMENTS = ("backbone", "prompts", "latents", "lora", "size", "low", "frames", "steps", "minutes")
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
     """The recipe, then the arguments, then what --set says."""
     recipe = args.recipe or ("emoji-sdxl" if args.backbone is None else None)
-    settings = read_recipe(recipe) if recipe else Settings()
-    given = {name: getattr(args, name) for name in ARGUMENTS if getattr(args, name) is not None}
+    return filled(args, read_recipe(recipe, Settings()) if recipe else Settings())
+
+
+def filled(args: argparse.Namespace, settings: Kinds) -> Kinds:
+    """What the arguments and --set say, over settings."""
+    given = {name: getattr(args, name) for name in ARGUMENTS if getattr(args, name, None) is not None}
     return changed(settings, {**given, **assignments(args.set)})
 
 
@@ -50,13 +55,10 @@ def run(args: argparse.Namespace, device: torch.device) -> Path:
     if out is None:
         raise RequestError("out is missing; give the run's folder with --out.")
     prompts = PromptFile(Path(settings.prompts)) if settings.prompts else None
-    if prompts is None and entry.id not in OUT:
-        raise RequestError(f"prompts is missing; {entry.name} needs --prompts, a text file with a prompt per line.")
+    check_source(entry, settings)
     if args.student is not None and settings.lora is not None:
         raise RequestError("student and lora cannot be used together; a LoRA begins at the teacher.")
-    outline = read_outline(entry, None)
-    wanted = {name: getattr(settings, name) for name in ("size", "low", "frames")}
-    request = outline.request({"prompt": "a", **wanted})  # sizes are checked as a request's are
+    sizes = sizes_of(entry, settings)
     together = Together(device, settings.tracker, out)
     if device.type == "cuda":
         memory = needed(parameters(entry), settings, device, together.count)
@@ -65,9 +67,31 @@ def run(args: argparse.Namespace, device: torch.device) -> Path:
         claim(out, settings)
     together.wait()
     backbone = opened(entry, settings, together.device)
-    sizes: dict[str, Any] = {"high": size_of(str(request.size)), "low": size_of(str(request.low))}
-    backbone.spec = replace(backbone.spec, **sizes, frames=request.frames)
-    return train(backbone, prompts or world(entry, backbone, args.runs), settings, out, args.student, together)
+    backbone.spec = replace(backbone.spec, **sizes)
+    source = source_of(entry, backbone, settings, prompts, args.runs)
+    return train(backbone, source, settings, out, args.student, together)
+
+
+def check_source(entry: catalog.Entry, settings: Settings) -> None:
+    """Raise RequestError where nothing says what a backbone is to draw."""
+    if not settings.prompts and not settings.latents and entry.id not in OUT:
+        raise RequestError(f"prompts is missing; {entry.name} needs --prompts, a text file with a prompt per line.")
+
+
+def sizes_of(entry: catalog.Entry, settings: Common) -> dict[str, Any]:
+    """The sizes and frames of a run as a spec has them, checked as a request's are."""
+    wanted = {name: getattr(settings, name) for name in ("size", "low", "frames")}
+    request = read_outline(entry, None).request({"prompt": "a", **wanted})
+    return {"high": size_of(str(request.size)), "low": size_of(str(request.low)), "frames": request.frames}
+
+
+def source_of(
+    entry: catalog.Entry, backbone: Backbone, settings: Common, prompts: PromptFile | None, runs: Path
+) -> Source:
+    """What a run learns from: latents with captions, a file of prompts, or a bundled world."""
+    if settings.latents:
+        return Latents(Path(settings.latents), backbone, prompts.lines if prompts else None)
+    return prompts or world(entry, backbone, runs)
 
 
 def overhead(args: argparse.Namespace, device: torch.device) -> str:
@@ -75,13 +99,12 @@ def overhead(args: argparse.Namespace, device: torch.device) -> str:
     settings = settings_of(args)
     entry = catalog.find(settings.backbone)
     prompts = PromptFile(Path(settings.prompts)) if settings.prompts else None
-    if prompts is None and entry.id not in OUT:
-        raise RequestError(f"prompts is missing; {entry.name} needs --prompts, a text file with a prompt per line.")
+    check_source(entry, settings)
     if args.weights == "random":
         backbone = whole(RandomWeights().backbone(entry, device))
     else:
         backbone = opened(entry, settings, device)
-    cost = measure(backbone, prompts or world(entry, backbone, args.runs), settings, args.steps or 5)
+    cost = measure(backbone, source_of(entry, backbone, settings, prompts, args.runs), settings, args.steps or 5)
     each, inside = cost.seconds / cost.iterations, cost.inside / cost.iterations
     return (
         f"{entry.name}, batch {settings.batch}×{settings.accumulate}: {each:.3g} s an iteration, {inside:.3g} s of it "
@@ -106,7 +129,7 @@ def plan(args: argparse.Namespace, device: torch.device) -> str:
     return "\n".join([f"{entry.name}, {count / 1e9:.3g} billion weights", *lines, f"{memory.total:.2f} GB {fits}"])
 
 
-def opened(entry: catalog.Entry, settings: Settings, device: torch.device) -> Backbone:
+def opened(entry: catalog.Entry, settings: Common, device: torch.device) -> Backbone:
     """The backbone, in fp32 where all of it is trained: its copies for computing are made from that. Where it is shared
     out, one device need not hold it in fp32."""
     catalog.check_there(entry)
@@ -120,7 +143,7 @@ def world(entry: catalog.Entry, backbone: Backbone, runs: Path) -> Source:
     return Pictures(backbone) if entry.id == IMAGE.id else Clips(runs / "video-teacher" / "latents.pt")
 
 
-def claim(out: Path, settings: Settings) -> None:
+def claim(out: Path, settings: Common) -> None:
     """Make the folder this run's own; RequestError for one that holds another run or something else."""
     file, mine = out / SETTINGS_FILE, asdict(settings)
     if file.is_file():
@@ -132,7 +155,7 @@ def claim(out: Path, settings: Settings) -> None:
                 f"out: {out} holds a run with {name} {theirs.get(name)!r}, not {mine[name]!r}; give the same settings "
                 "to go on with it, or another folder."
             )
-    elif (out / STATE).exists() or (out / "student").exists():
+    elif any((out / name).exists() for name in (STATE, "student", "teacher")):
         raise RequestError(f"out: {out} holds another run, without its settings; give another folder.")
     ensure_writable(out)
     text = json.dumps(mine, indent=1) + "\n"

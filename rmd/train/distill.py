@@ -20,8 +20,9 @@ from rmd.checks import RequestError
 from rmd.train.distiller import Distiller
 from rmd.train.export import export, sheet
 from rmd.train.loop import Average, Run, generator_for, set_rate
+from rmd.train.roles import Trained
 from rmd.train.settings import Settings
-from rmd.train.source import PromptFile, Source
+from rmd.train.source import Source
 from rmd.train.together import Together
 
 
@@ -63,8 +64,8 @@ def train(
         part.requires_grad_(False)
     together = together or Together(backbone.device)
     distiller, caught = Distiller(backbone, settings, together), CatchUp(settings.patience)
-    if isinstance(source, PromptFile):
-        distiller.remember(folder / "embeddings", source.lines)
+    if source.texts is not None:
+        distiller.remember(folder / "embeddings", source.texts)
         backbone.release_text_encoders()
     if start is not None:
         distiller.student.begin_at(open_student(start, backbone)[0].network.state_dict())
@@ -105,10 +106,10 @@ def train(
             watch(row)
             totals = {}
         if (step + 1) % settings.sheet_every == 0:
-            swap(average, distiller)
+            swap_in(average, distiller.student)
             sheet(distiller, source, folder / f"sheet-{step + 1:05d}.png")
-            swap(average, distiller)
-    swap(average, distiller)
+            swap_in(average, distiller.student)
+    swap_in(average, distiller.student)
     sheet(distiller, source, folder / "sheet.png")
     export(distiller, backbone, run, folder / "student")
     together.end_tracking()
@@ -116,14 +117,14 @@ def train(
     return folder / "student"
 
 
-def swap(average: Average, distiller: Distiller) -> None:
-    """The student's average in the place of its weights; called again, back."""
+def swap_in(average: Average, role: Trained) -> None:
+    """A network's average in the place of its weights; called again, back."""
     average.swap()
-    distiller.student.spread()
+    role.spread()
 
 
 def watch(row: dict[str, float]) -> None:
-    """Stop a run whose losses are no numbers or whose fake_score ran away; the last saved state stays."""
+    """Stop a run whose losses are no numbers or ran away; the last saved state stays."""
     bad = [name for name, value in row.items() if not value < 1e3]
     if bad:
         raise RequestError(

@@ -18,7 +18,7 @@ from rmd.backbones.machine import peak_gb
 from rmd.train.distiller import Distiller
 from rmd.train.loop import Average, generator_for
 from rmd.train.settings import Settings
-from rmd.train.source import PromptFile, Source
+from rmd.train.source import Source
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def measure(backbone: Backbone, source: Source, settings: Settings, iterations: 
     calls = (distiller.teacher, distiller.student_call, distiller.fake_call)
     watching = inside.watching([call.network for call in calls], [distiller.optimizer, distiller.fake_optimizer])
     with TemporaryDirectory() as folder:
-        if isinstance(source, PromptFile):
-            distiller.remember(Path(folder), source.lines)
+        if source.texts is not None:
+            distiller.remember(Path(folder), source.texts)
         iterate(0)
         with watching:
             start = inside.now()

@@ -1,4 +1,4 @@
-"""What a distillation does: one table of settings, filled from a recipe, the command line and `--set`.
+"""What a run of the loop does: a table of settings, filled from a recipe, the command line and `--set`.
 
 A recipe is a TOML file of these settings, nothing else. Sources of their values: the official RMD code (Wan: rates 5e-6
 and 2e-5, 300 iterations), DMD2's SDXL recipe, SwD (LoRA of rank 64), and what was measured here (method.md, 4).
@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from rmd.arguments import number
 from rmd.checks import Choice, Real, RequestError, Size, Text, Whole
@@ -28,13 +28,12 @@ def setting(default: Any, kind: Kind, help: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Values are checked as they come in; RequestError names the setting, the value and what is allowed."""
+class Common:
+    """What every run of the loop is told. Values are checked as they come in; RequestError names the setting, the
+    value and what is allowed."""
 
-    backbone: str = setting("emoji-sdxl", Text(500), "id or folder of the backbone to distil")
-    prompts: str | None = setting(
-        None, Text(500), "file with a prompt per line; without one a bundled backbone's own world"
-    )
+    backbone: str = setting("emoji-sdxl", Text(500), "id or folder of the backbone")
+    latents: str | None = setting(None, Text(500), "folder that `train latents` wrote: pictures or clips with captions")
     size: str | None = setting(None, Size(16384), "size of the result; the backbone's by default")
     low: str | None = setting(None, Size(16384), "size of the low-resolution steps; the backbone's by default")
     frames: int | None = setting(None, Whole(1, 1024), "frames of a clip; the backbone's by default")
@@ -42,37 +41,11 @@ class Settings:
 
     steps: int = setting(1500, Whole(1, 10**7), "iterations in all")
     minutes: float | None = setting(None, Real(0.001, 10**6), "end after so much time where steps are left")
-    warm_up: int = setting(
-        300, Whole(0, 10**6), "iterations of plain guidance distillation on the world's own pictures"
-    )
-    warm_up_rate: float = setting(1e-4, Real(0, 1), "learning rate of these")
-    batch: int = setting(8, Whole(1, 4096), "samples of one rollout")
-    accumulate: int = setting(1, Whole(1, 1024), "rollouts whose gradients make one update")
-    kept: int = setting(2, Whole(1, MAX_STEPS), "steps of one rollout that are trained")
-    fake_updates: int = setting(5, Whole(1, 100), "updates of fake_score for each one of the student")
-    rate: float = setting(1e-4, Real(0, 1), "learning rate of the student")
-    fake_rate: float = setting(2e-4, Real(0, 1), "learning rate of fake_score")
+    batch: int = setting(8, Whole(1, 4096), "samples of one iteration")
+    accumulate: int = setting(1, Whole(1, 1024), "batches whose gradients make one update")
+    rate: float = setting(1e-4, Real(0, 1), "learning rate of the student, or of the teacher in `pretrain`")
     clip: float = setting(1.0, Real(0.001, 1000), "largest norm of a gradient")
-    guidance: float | None = setting(
-        None, Real(1, 30), "the teacher's classifier-free guidance; its usual one by default"
-    )
-    negative: str | None = setting(
-        None, Text(4000, empty=True), "the teacher's negative prompt; its usual one by default"
-    )
-    renoising: Renoising = setting(
-        "predicted", Choice(get_args(Renoising)), "how samples are noised before they are matched"
-    )
-    average: float = setting(0.99, Real(0, 0.99999), "decay of the student's running average")
-    patience: int = setting(
-        20, Whole(1, 10**4), "updates over which fake_score's loss is averaged while it catches up with the student"
-    )
-
-    plan_steps: int | None = setting(None, Whole(1, MAX_STEPS), "train this number of steps alone; any by default")
-    plan_switch: int | None = setting(None, Whole(0, MAX_STEPS), "train this switch alone; any by default")
-    eta: float | None = setting(None, Real(0, 1), "train this share of predicted noise alone; any by default")
-    reinjection: Reinjection | None = setting(
-        None, Choice(get_args(Reinjection)), "train this re-injection alone; mostly band by default"
-    )
+    average: float = setting(0.99, Real(0, 0.99999), "decay of the running average, which is what is exported")
 
     shard: str = setting("no", Choice(("no", "yes")), "split the networks among the processes (FSDP2), not for a LoRA")
     checkpointing: str = setting("no", Choice(("no", "yes")), "recompute activations to save memory")
@@ -88,13 +61,60 @@ class Settings:
                 object.__setattr__(self, one.name, one.metadata["kind"].check(one.name, value))
         if self.shard == "yes" and self.lora is not None:
             raise RequestError("shard must be no with lora, not yes: the one base is held whole by every process.")
+
+
+@dataclass(frozen=True)
+class Settings(Common):
+    """A distillation."""
+
+    prompts: str | None = setting(
+        None, Text(500), "file with a prompt per line; without one the latents' captions or a bundled world"
+    )
+    warm_up: int = setting(
+        300, Whole(0, 10**6), "iterations of plain guidance distillation on latents, or else on the student's samples"
+    )
+    warm_up_rate: float = setting(1e-4, Real(0, 1), "learning rate of these")
+    kept: int = setting(2, Whole(1, MAX_STEPS), "steps of one rollout that are trained")
+    fake_updates: int = setting(5, Whole(1, 100), "updates of fake_score for each one of the student")
+    fake_rate: float = setting(2e-4, Real(0, 1), "learning rate of fake_score")
+    guidance: float | None = setting(
+        None, Real(1, 30), "the teacher's classifier-free guidance; its usual one by default"
+    )
+    negative: str | None = setting(
+        None, Text(4000, empty=True), "the teacher's negative prompt; its usual one by default"
+    )
+    renoising: Renoising = setting(
+        "predicted", Choice(get_args(Renoising)), "how samples are noised before they are matched"
+    )
+    patience: int = setting(
+        20, Whole(1, 10**4), "updates over which fake_score's loss is averaged while it catches up with the student"
+    )
+
+    plan_steps: int | None = setting(None, Whole(1, MAX_STEPS), "train this number of steps alone; any by default")
+    plan_switch: int | None = setting(None, Whole(0, MAX_STEPS), "train this switch alone; any by default")
+    eta: float | None = setting(None, Real(0, 1), "train this share of predicted noise alone; any by default")
+    reinjection: Reinjection | None = setting(
+        None, Choice(get_args(Reinjection)), "train this re-injection alone; mostly band by default"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.plan_switch is not None and self.plan_switch > (self.plan_steps or MAX_STEPS):
             raise RequestError(
                 f"plan_switch must be at most plan_steps, which is {self.plan_steps}, not {self.plan_switch}."
             )
 
 
-NAMES = tuple(one.name for one in fields(Settings))
+@dataclass(frozen=True)
+class Pretraining(Common):
+    """The teacher's own training, from its weights on."""
+
+    drop: float = setting(0.1, Real(0, 1), "share of captions left empty, for classifier-free guidance")
+    low_share: float = setting(0.25, Real(0, 1), "share of the iterations at the low size")
+    emphasis: float = setting(1.0, Real(0.01, 100), "shift of the drawn times, towards noise above 1")
+
+
+Kinds = TypeVar("Kinds", bound=Common)
 
 
 def recipes() -> list[str]:
@@ -102,8 +122,8 @@ def recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
-def read_recipe(recipe: str) -> Settings:
-    """A recipe by its name or its file; RequestError for what is none, and for what it says wrongly."""
+def read_recipe(recipe: str, plain: Kinds) -> Kinds:
+    """A recipe by its name or its file, over plain settings; RequestError for what is none or says it wrongly."""
     path = Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml"
     if not path.is_file():
         raise RequestError(f"recipe must be one of {', '.join(recipes())}, or a .toml file, not {recipe!r}.")
@@ -111,14 +131,15 @@ def read_recipe(recipe: str) -> Settings:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RequestError(f"The recipe {path.name} cannot be read: {error}.") from error
-    return changed(Settings(), values)
+    return changed(plain, values)
 
 
-def changed(settings: Settings, values: Mapping[str, Any]) -> Settings:
+def changed(settings: Kinds, values: Mapping[str, Any]) -> Kinds:
     """Settings with some of them replaced; RequestError names one that does not exist."""
-    unknown = [name for name in values if name not in NAMES]
+    names = [one.name for one in fields(settings)]
+    unknown = [name for name in values if name not in names]
     if unknown:
-        raise RequestError(f"There is no training setting {unknown[0]!r}; there are {', '.join(NAMES)}.")
+        raise RequestError(f"There is no training setting {unknown[0]!r}; there are {', '.join(names)}.")
     return replace(settings, **values)
 
 

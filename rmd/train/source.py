@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,10 @@ from rmd.worlds import clips, emoji, views
 
 
 class Source(Protocol):
-    """What a run learns from."""
+    """What a run learns from. texts: all that there can be, where they are few enough to encode them once."""
+
+    @property
+    def texts(self) -> Sequence[str] | None: ...
 
     def prompts(self, count: int, generator: torch.Generator) -> list[str]: ...
 
@@ -27,6 +31,8 @@ class Source(Protocol):
 
 class Pictures:
     """The bundled image model's world, drawn as it is needed."""
+
+    texts = None
 
     def __init__(self, backbone: Backbone):
         self.backbone: Any = backbone
@@ -43,6 +49,8 @@ class Pictures:
 
 class Clips:
     """The bundled video model's world, with the latents that its teacher's training stored, where they are."""
+
+    texts = None
 
     def __init__(self, stored: Path):
         self.stored: dict[str, Tensor] = torch.load(stored, weights_only=True) if stored.exists() else {}
@@ -77,6 +85,7 @@ class PromptFile:
         self.lines = [kind.check(f"prompts: line {number}", line) for number, line in numbered]
         if not self.lines:
             raise RequestError(f"prompts: {path} holds no prompt; write one per line.")
+        self.texts: Sequence[str] = self.lines
 
     def prompts(self, count: int, generator: torch.Generator) -> list[str]:
         return [self.lines[i] for i in torch.randint(len(self.lines), (count,), generator=generator).tolist()]

@@ -145,7 +145,7 @@ def test_prompts_and_a_folder_are_asked_for(
 def test_every_recipe_can_be_read_and_says_where_it_was_not_run() -> None:
     assert {"emoji-sdxl", "emoji-wan", "sdxl", "sdxl-lora", "sd3.5-medium-lora", "wan2.1-1.3b"} <= set(recipes())
     for name in recipes():
-        settings = read_recipe(name)
+        settings = read_recipe(name, Settings())
         text = (Path(cli.__file__).parent / "train" / "recipes" / f"{name}.toml").read_text()
         assert text.startswith("# ")
         assert settings.backbone.startswith("emoji") == ("Not yet run at full size" not in text)

@@ -1,0 +1,222 @@
+"""The teacher's own training, from its weights on: noise is added to latents, and the network learns to tell it.
+
+For fine-tuning any family on pictures or clips of one's own, at both sizes of the cascade, so that the teacher knows
+the low one too: what a cross-resolution student is distilled from. The same loop and roles as a distillation's.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rmd.backbones.adapter import dtype_of
+from rmd.backbones.base import Backbone
+from rmd.backbones.cards import BackboneSpec
+from rmd.backbones.folders import BACKBONE_CARD, read_json
+from rmd.checks import RequestError
+from rmd.method.cascade import CascadeSampler
+from rmd.method.denoiser import Conditioning, Denoiser
+from rmd.method.plan import two_stage
+from rmd.method.transition import white
+from rmd.train.distill import swap_in, watch
+from rmd.train.embeddings import Embeddings
+from rmd.train.export import SETTINGS_FILE, replace_folder
+from rmd.train.loop import Average, Run, generator_for, set_rate
+from rmd.train.roles import Adapter, Shared, Trained
+from rmd.train.settings import Pretraining
+from rmd.train.shares import mesh_of
+from rmd.train.sheets import save_sheet
+from rmd.train.source import Source
+from rmd.train.together import Together
+
+WARM_UP = 100
+"""Iterations over which the rate rises."""
+SHEET = 8
+"""Pictures on a sheet; of clips a quarter, four frames each."""
+SHEET_STEPS = 8
+AFTER = ", trained further"
+"""Said of a teacher by its name."""
+
+
+class Pretrainer:
+    """The network as it is trained, and its loss. backbone: whole networks in fp32 (see `command_distill.opened`)."""
+
+    def __init__(self, backbone: Backbone, settings: Pretraining, together: Together):
+        self.backbone, self.settings, self.together = backbone, settings, together
+        self.embeddings: Embeddings | None = None
+        self.role = role_of(backbone.network, settings, together)
+        if settings.checkpointing == "yes":
+            network: Any = self.role.network
+            getattr(network, "base", network).enable_gradient_checkpointing()
+        self.call = backbone.with_network(self.role.network)
+        self.optimizer = torch.optim.AdamW(
+            self.role.master.parameters(), lr=settings.rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
+        )
+
+    def encode(self, texts: list[str]) -> Conditioning:
+        """Prompts as the network takes them."""
+        return self.embeddings(texts) if self.embeddings else self.encoded(texts)
+
+    @torch.no_grad()
+    def encoded(self, texts: list[str]) -> Conditioning:
+        """The same by the text encoders."""
+        dtype = dtype_of(self.role.network)
+        rows = self.backbone.encode(texts).items()
+        return {k: v.to(dtype) if v.is_floating_point() else v for k, v in rows}
+
+    def remember(self, folder: Path, texts: list[str]) -> None:
+        """Encode all captions once, each process a share; the text encoders leave memory."""
+        found = Embeddings(folder, self.backbone.device)
+        found.fill(texts[self.together.index :: self.together.count], self.encoded)
+        self.together.wait()
+        self.embeddings = found
+        self.backbone.release_text_encoders()
+
+    def loss(self, source: Source, full: bool, g: torch.Generator, noise: torch.Generator) -> Tensor:
+        """Mean square error of what the network is asked for (noise, velocity), on this process's share of a batch."""
+        s, schedule, count = self.settings, self.backbone.schedule, self.settings.batch * self.together.count
+        given = source.latents(count, full, g)
+        if given is None:
+            raise RequestError("latents is missing; give the folder that `train latents` wrote.")
+        dropped = torch.rand(count, generator=g) < s.drop
+        said = ["" if gone else caption for gone, caption in zip(dropped.tolist(), given[1], strict=True)]
+        u = (torch.arange(count) + torch.rand(count, generator=g, dtype=torch.float64)) / count
+        u = u[torch.randperm(count, generator=g)]  # every process sees all levels
+        x0 = torch.as_tensor(self.together.rows(given[0])).to(self.backbone.device)
+        t = schedule.paced(s.emphasis * u / (1 + (s.emphasis - 1) * u), x0.shape[2:], self.backbone.spec.teacher_steps)
+        t = torch.as_tensor(self.together.rows(t))
+        eps = white(x0, self.together.share(noise))
+        x = schedule.add_noise(x0, eps, t)
+        answer = self.call.predict(x, t, self.encode(list(self.together.rows(said))))
+        wanted = schedule.target(x0, eps, t, self.backbone.prediction)
+        return nn.functional.mse_loss(answer.float(), wanted)
+
+
+def role_of(network: Any, settings: Pretraining, together: Together) -> Trained:
+    """How the one network is held: whole, shared out, or with a LoRA."""
+    device = together.device
+    if settings.lora is not None:
+        with torch.random.fork_rng():
+            torch.manual_seed(settings.seed)
+            return Adapter(network.requires_grad_(False), "teacher", settings.lora)
+    if settings.shard == "no":
+        return Trained(network.float().requires_grad_(True), device)
+    if together.count == 1:
+        raise RequestError("shard must be no for one process, not yes; start several with accelerate launch.")
+    return Shared(network.cpu().float().requires_grad_(True), device, mesh_of(device, together.count))
+
+
+def train(
+    backbone: Backbone, source: Source, settings: Pretraining, folder: Path, together: Together | None = None
+) -> Path:
+    """Train a loaded backbone further, or go on where the run in `folder` stopped; returns `folder/teacher`, a folder
+    in diffusers' format (with a LoRA, the network that it makes, and the LoRA alone in `folder/lora`)."""
+    for part in backbone.parts():
+        part.requires_grad_(False)
+    together = together or Together(backbone.device)
+    trainer = Pretrainer(backbone, settings, together)
+    if source.texts is not None:
+        trainer.remember(folder / "embeddings", ["", *source.texts])
+    role = trainer.role
+    average = Average({"teacher": role.master}, settings.average)
+    weights, optimizer = role.kept(trainer.optimizer)
+    parts = {"teacher": weights, "optimizer": optimizer, "average": average}
+    run = Run(folder, parts, settings.minutes, backbone.device, settings.save_minutes * 60, together)
+    role.spread()
+    together.begin_tracking(asdict(settings))
+    noise = torch.Generator(backbone.device)
+    totals: dict[str, list[Tensor]] = {}
+    for step in run.steps(settings.steps, "pretrain"):
+        g = generator_for(settings.seed, step)
+        noise.manual_seed(settings.seed * 1_000_003 + step)
+        decay = max(0.02, min(1.0, (1 - run.progress) / 0.5))
+        set_rate(trainer.optimizer, settings.rate * min((step + 1) / WARM_UP, decay))
+        full = float(torch.rand((), generator=g)) >= settings.low_share
+        values: list[Tensor] = []
+        for _ in range(settings.accumulate):
+            loss = trainer.loss(source, full, g, noise)
+            (loss / settings.accumulate).backward()
+            values.append(loss.detach())
+        role.step(trainer.optimizer, norm=settings.clip, average=together.average_gradients)
+        average.update()
+        run.samples += settings.batch * settings.accumulate * together.count
+        totals.setdefault("loss_high" if full else "loss_low", []).append(torch.stack(values).mean())
+        if (step + 1) % 50 == 0 or run.last:
+            row = {name: float(together.mean(torch.stack(own).mean())) for name, own in totals.items()}
+            run.log(**row)
+            watch(row)
+            totals = {}
+        if (step + 1) % settings.sheet_every == 0:
+            swap_in(average, role)
+            sheet(trainer, source, folder / f"sheet-{step + 1:05d}.png")
+            swap_in(average, role)
+    swap_in(average, role)
+    sheet(trainer, source, folder / "sheet.png")
+    export(trainer, folder)
+    together.end_tracking()
+    together.wait()
+    return folder / "teacher"
+
+
+@torch.no_grad()
+def sheet(trainer: Pretrainer, source: Source, path: Path) -> None:
+    """Fixed prompts with guidance: the low size in the first row, the full one below. The first process writes."""
+    backbone, call = trainer.backbone, trainer.call
+    g, frames = generator_for(trainer.settings.seed, 10**6), backbone.spec.frames
+    prompts = source.prompts(SHEET // 4 if frames > 1 else SHEET, g)
+    positive, negative = trainer.encode(prompts), trainer.encode([""] * len(prompts))
+    rows: list[Tensor] = []
+    for pixels in (backbone.spec.low, backbone.spec.high):
+        size = backbone.latent_size(pixels)
+        plan = two_stage(backbone.schedule, SHEET_STEPS, 0, size, size, eta=1.0, reinjection="mix")
+        x0 = noise = torch.randn((len(prompts), backbone.channels, *size), generator=g).to(backbone.device)
+        denoiser = Denoiser(call, positive, negative, backbone.spec.guidance)
+        for event in CascadeSampler(backbone.schedule, plan).steps(denoiser, noise, g):
+            x0 = event.estimate.x0
+        made = backbone.pixels(x0)
+        made = made if made.ndim == 4 else made[:, :, :: max(1, frames // 4)].transpose(1, 2).flatten(0, 1)
+        rows.append(nn.functional.interpolate(made, backbone.spec.high, mode="nearest"))
+    if trainer.together.first:
+        save_sheet(torch.cat(rows), path, len(rows[0]))
+
+
+def card_of(backbone: Any) -> dict[str, Any]:
+    """The trained teacher's card: its base's, without what was measured of that one."""
+    spec, file, plain = backbone.spec, backbone.folder / BACKBONE_CARD, BackboneSpec.__dataclass_fields__
+    card = read_json(file) if file.is_file() else {}
+    card |= {name: value for name, value in asdict(spec).items() if value != plain[name].default}
+    left = ("id", "detail")
+    return {name: value for name, value in card.items() if name not in left} | {"name": f"{spec.name}{AFTER}"}
+
+
+def export(trainer: Pretrainer, folder: Path) -> None:
+    """Write the pipeline's folder with the trained network in fp16; a LoRA alone as well. The first process does."""
+    backbone: Any = trainer.backbone
+    role, component = trainer.role, backbone.component
+    network = role.whole()
+    if not trainer.together.first:
+        return
+    settings = json.dumps(asdict(trainer.settings), indent=1) + "\n"
+    if isinstance(role, Adapter):
+        layers = {f"{component}_lora_layers": role.exported()}
+        replace_folder(folder / "lora", lambda partial: backbone.pipe.save_lora_weights(partial, **layers))
+        network = copy.deepcopy(role.network.base).float()
+        network.fuse_lora(adapter_names=[role.name])
+        network.unload_lora()
+
+    def fill(partial: Path) -> None:
+        # its own network, and what was said and measured of the old one
+        left = shutil.ignore_patterns(component, "student", "README.md", "quality.json", "training.json", ".*")
+        shutil.copytree(backbone.folder, partial, ignore=left, dirs_exist_ok=True)
+        network.to(torch.float16).save_pretrained(partial / component)
+        (partial / BACKBONE_CARD).write_text(json.dumps(card_of(backbone), indent=1) + "\n")
+        (partial / SETTINGS_FILE).write_text(settings)
+
+    replace_folder(folder / "teacher", fill)
