@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,5 +106,5 @@ def clip_of(file: Path, frames: int, fps: int) -> list[Image.Image]:
 
     clip: Any = VideoFileClip(str(file), audio=False)
     with clip:
-        count = min(frames, int(clip.duration * fps + 1e-6))
+        count = min(frames, math.ceil(clip.duration * fps - 1e-6))
         return [Image.fromarray(clip.get_frame(index / fps)) for index in range(count)]

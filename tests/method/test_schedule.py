@@ -136,12 +136,15 @@ def test_split_recovers_both_estimates(schedule: NoiseSchedule, kind: Prediction
     steps = torch.tensor(t, dtype=torch.float64)
     found = schedule.split(schedule.add_noise(x0, eps, steps), output, steps, kind)
     torch.testing.assert_close(found, (x0, eps), atol=1e-9, rtol=0)
+    torch.testing.assert_close(schedule.target(x0, eps, steps, kind), output, atol=1e-9, rtol=0)
 
 
 def test_split_refuses_an_unknown_kind() -> None:
     x = torch.zeros(1, 4, 2, 2)
     with pytest.raises(ValueError, match=r"prediction type must be one of .*'noise'"):
         SDXL.split(x, x, 0.5, "noise")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"prediction type must be one of .*'noise'"):
+        SDXL.target(x, x, 0.5, "noise")  # type: ignore[arg-type]
 
 
 def test_add_noise_keeps_the_callers_dtype() -> None:

@@ -29,6 +29,8 @@ SCHEDULE = scaled_linear()
 class PromptList:
     """Two prompts and no pictures."""
 
+    texts = None
+
     def prompts(self, count: int, generator: torch.Generator) -> list[str]:
         return ["fox", "star"][:count]
 
