@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -27,6 +28,7 @@ from rmd.checks import Cancelled, RequestError
 from rmd.engine.events import Event, Loading, Progress
 from rmd.engine.fleet import GONE, Fleet, bounds_of
 from rmd.engine.pool import ModelPool
+from rmd.engine.replica import Replica, Setup
 from rmd.engine.results import Done
 from rmd.engine.session import Session
 from rmd.engine.spread import fleet_at, spread
@@ -232,6 +234,32 @@ def test_a_restart_loses_nothing(fleet: Fleet, named: str) -> None:
         assert {future.result(timeout=120).request.seed for future in asking} == set(range(8))
     until(lambda: len(replicas()) == 2)
     assert before.isdisjoint({process.pid for process in replicas()})
+
+
+def test_a_replica_whose_accelerator_failed_says_so(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    """What Serve asks every few seconds; it replaces a replica that answers with an exception."""
+    failing: list[Exception] = [RequestError("no such thing"), torch.AcceleratorError("device-side assert")]
+
+    def generate(*arguments: object) -> Iterator[Event]:
+        yield Loading(named)
+        raise failing.pop(0)
+
+    async def nothing(self: Replica) -> None:
+        pass
+
+    async def all_of(replica: Replica) -> list[object]:
+        return [event async for event in replica.generate(asked(named), 1)]
+
+    replica = Replica(Setup())
+    monkeypatch.setattr(replica.session, "generate", generate)
+    monkeypatch.setattr(Replica, "_chosen", nothing)
+    events = asyncio.run(all_of(replica))
+    assert isinstance(events[-1], RequestError), "a refusal is part of the stream"
+    replica.check_health()
+    with pytest.raises(torch.AcceleratorError):
+        asyncio.run(all_of(replica))
+    with pytest.raises(torch.AcceleratorError, match="device-side assert"):
+        replica.check_health()
 
 
 @pytest.mark.parametrize("text", ["0", "2-1", "x", "-", "2000", "1-", "1.5"])
