@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -66,6 +67,8 @@ class Backbone(Protocol):
     """Latent channels C."""
     component: ClassVar[str]
     """What the denoising network is called in the pipeline's folder: "unet" or "transformer"."""
+    folder: Path | None
+    """Where it was read from; None for random weights."""
     offload: Offload
     """Where the weights wait while they are not in use."""
     channels_last: ClassVar[bool]

@@ -76,7 +76,7 @@ class Distiller:
 
     def remember(self, folder: Path, prompts: Sequence[str]) -> None:
         """Encode all prompts that will be asked for, each process a share of them, and keep that in a folder."""
-        found = Embeddings(folder, self.teacher.device)
+        found = Embeddings(folder, self.teacher.device, self.teacher.folder)
         found.fill(prompts[self.together.index :: self.together.count], self.encode)
         self.together.wait()
         self.embeddings = found

@@ -19,14 +19,18 @@ BATCH = 16
 
 
 class Embeddings:
-    """A file for each prompt, by a digest of its text. folder: of one backbone in one dtype."""
+    """A file for each prompt, by a digest of its text and of what encoded it.
 
-    def __init__(self, folder: Path, device: torch.device):
-        self.folder, self.device = folder, device
+    folder: of one run. base: the backbone's folder, whose text encoders are told apart by their files' sizes and times.
+    """
+
+    def __init__(self, folder: Path, device: torch.device, base: Path | None):
+        self.folder, self.device, self.encoders = folder, device, encoders_of(base)
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, prompt: str) -> Path:
-        return self.folder / f"{hashlib.sha256(prompt.encode()).hexdigest()[:32]}.safetensors"
+        digest = hashlib.sha256(f"{self.encoders}\0{prompt}".encode()).hexdigest()
+        return self.folder / f"{digest[:32]}.safetensors"
 
     def fill(self, prompts: Sequence[str], encode: Callable[[list[str]], Conditioning]) -> None:
         """Encode what is not there yet. RequestError where the disk is full; what is there stays."""
@@ -44,3 +48,10 @@ class Embeddings:
         """The rows of prompts that were filled in."""
         rows = [load_file(self.path(prompt)) for prompt in prompts]
         return {name: torch.cat([row[name] for row in rows]).to(self.device) for name in rows[0]}
+
+
+def encoders_of(base: Path | None) -> str:
+    """What changes when a folder's text encoders or tokenizers do; "" without a folder."""
+    files = sorted(file for part in ("text_encoder*", "tokenizer*") for file in base.glob(f"{part}/*")) if base else []
+    rows = [f"{file.parent.name}/{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest() if rows else ""

@@ -73,7 +73,7 @@ class Pretrainer:
 
     def remember(self, folder: Path, texts: list[str]) -> None:
         """Encode all captions once, each process a share; the text encoders leave memory."""
-        found = Embeddings(folder, self.backbone.device)
+        found = Embeddings(folder, self.backbone.device, self.backbone.folder)
         found.fill(texts[self.together.index :: self.together.count], self.encoded)
         self.together.wait()
         self.embeddings = found

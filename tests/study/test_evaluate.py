@@ -120,7 +120,7 @@ def test_the_whole_study(
     def never(*_: Any) -> Any:
         raise AssertionError("every sample is there already")
 
-    monkeypatch.setattr("rmd.study.evidence.study.sample", never)
+    monkeypatch.setattr("rmd.engine.session.sample", never)
     assert main(arguments) == 0
     again = json.loads((out / "evidence.json").read_text())["rows"]
     assert again["student, 2+2 mix"]["fd_teacher"] == rows["student, 2+2 mix"]["fd_teacher"]
@@ -136,7 +136,7 @@ def test_an_interrupted_study_makes_what_is_missing(
         made.extend(one.seed for one in requests)
         return real(loaded, requests, role)
 
-    monkeypatch.setattr("rmd.study.evidence.study.sample", counted)
+    monkeypatch.setattr("rmd.engine.session.sample", counted)
     assert main([*ask, "--plans", "none"]) == 0
     (tmp_path / "out" / "samples" / "teacher" / "00002.png").unlink()
     made.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from rmd.train.source import PromptFile
 def test_kept_prompts_are_what_the_text_encoders_say(tiny: Path, tmp_path: Path) -> None:
     backbone = open_backbone(tiny, "tiny", torch.device("cpu"), torch.float32)
     prompts = ["a fox", "a star on a blue background", "", "a fox"]
-    kept, asked = Embeddings(tmp_path, backbone.device), []
+    kept, asked = Embeddings(tmp_path, backbone.device, tiny), []
     with torch.no_grad():
         kept.fill(prompts, backbone.encode)
         kept.fill([*prompts, "a dog"], lambda texts: (asked.extend(texts), backbone.encode(texts))[1])
@@ -27,6 +28,15 @@ def test_kept_prompts_are_what_the_text_encoders_say(tiny: Path, tmp_path: Path)
                 assert torch.allclose(kept(some)[name], value, atol=1e-6)
     assert asked == ["a dog"]
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_other_text_encoders_are_asked_again(tiny_sdxl: Path, tmp_path: Path) -> None:
+    base, device = shutil.copytree(tiny_sdxl, tmp_path / "base"), torch.device("cpu")
+    before = Embeddings(tmp_path / "kept", device, base).path("a fox")
+    assert Embeddings(tmp_path / "kept", device, base).path("a fox") == before
+    weights = next((base / "text_encoder_2").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes())  # of the same size, at another time
+    assert Embeddings(tmp_path / "kept", device, base).path("a fox") != before
 
 
 def test_a_run_asks_its_text_encoders_before_it_begins_and_never_again(

@@ -136,8 +136,10 @@ def test_a_plan_of_several_sizes_is_shown_as_it_is(drawn: Page) -> None:
     row, plan = drawn.locator(ROW), drawn.get_by_label("Plan of several sizes")
     plan.fill("32x32:1,48x48:2,64x64:1")
     expect(row).to_have_attribute("aria-valuetext", "4 steps at 3 sizes: 1, 2, 1")
-    widths = drawn.locator("#strip .strip-box").evaluate_all("boxes => boxes.map(b => b.offsetWidth)")
-    assert widths[0] < widths[1] == widths[2] < widths[3]
+    drawn.wait_for_function(
+        """() => { const w = [...document.querySelectorAll("#strip .strip-box")].map(box => box.offsetWidth);
+        return 0 < w[0] && w[0] < w[1] && w[1] === w[2] && w[2] < w[3]; }"""
+    )
     row.press("ArrowLeft")
     expect(plan).to_have_value("32x32:1,48x48:1,64x64:2")
     drawn.get_by_role("button", name="One size fewer").click()
