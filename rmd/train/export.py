@@ -15,7 +15,7 @@ from rmd.backbones.base import Backbone
 from rmd.backbones.folders import STUDENT_CARD
 from rmd.method.cascade import CascadeSampler
 from rmd.method.denoiser import Denoiser
-from rmd.method.plan import two_stage
+from rmd.method.plan import MAX_STEPS, CascadePlan, two_stage
 from rmd.train.distiller import Distiller
 from rmd.train.loop import Run, generator_for
 from rmd.train.roles import Adapter
@@ -47,9 +47,10 @@ def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
 
 @torch.no_grad()
 def sheet(distiller: Distiller, source: Source, path: Path) -> None:
-    """Fixed prompts (columns) by PLANS (rows): eight pictures in a row, or four frames of each of three clips.
+    """Fixed prompts (columns): the guided teacher in MAX_STEPS full-size steps, then the student by PLANS (rows).
 
-    A run on one plan alone shows that plan, with other seeds from row to row. All processes compute, the first writes.
+    Eight pictures in a row, or four frames of each of three clips. A run on one plan alone shows that plan, with other
+    seeds from row to row. All processes compute, the first writes.
     """
     student, settings = distiller.student_call, distiller.settings
     g = generator_for(settings.seed, 10**6)
@@ -57,6 +58,16 @@ def sheet(distiller: Distiller, source: Source, path: Path) -> None:
     prompts = source.prompts(3 if frames > 1 else 8, g)
     prompt, pictures = distiller.encode(prompts), []
     low_size, size = student.latent_size(student.spec.low), student.latent_size(student.spec.high)
+
+    def draw(denoiser: Denoiser, plan: CascadePlan, seed: int) -> None:
+        seeds = generator_for(settings.seed, seed)
+        x0 = noise = torch.randn((len(prompts), student.channels, *size), generator=seeds).to(student.device)
+        for event in CascadeSampler(student.schedule, plan).steps(denoiser, noise, seeds):
+            x0 = event.estimate.x0
+        pictures.append(student.pixels(x0))
+
+    whole = two_stage(student.schedule, MAX_STEPS, 0, size, size, eta=1.0, reinjection="mix")
+    draw(distiller.guided(prompt, len(prompts)), whole, 10**6 + 1)
     for row, (low, high) in enumerate(PLANS):
         steps = settings.plan_steps or low + high
         switch = min(steps, low) if settings.plan_switch is None else settings.plan_switch
@@ -65,12 +76,7 @@ def sheet(distiller: Distiller, source: Source, path: Path) -> None:
             reinjection=settings.reinjection or REINJECTION,
         )  # fmt: skip
         fixed = settings.plan_steps is not None
-        seeds = generator_for(settings.seed, 10**6 + 1 + row * fixed)
-        noise = torch.randn((len(prompts), student.channels, *size), generator=seeds).to(student.device)
-        x0 = noise
-        for event in CascadeSampler(student.schedule, plan).steps(Denoiser(student, prompt), noise, seeds):
-            x0 = event.estimate.x0
-        pictures.append(student.pixels(x0))
+        draw(Denoiser(student, prompt), plan, 10**6 + 1 + row * fixed)
     if not distiller.together.first:
         return
     rows = [x if x.ndim == 4 else x[:, :, :: max(1, frames // 4)].transpose(1, 2).flatten(0, 1) for x in pictures]
