@@ -178,13 +178,12 @@ def test_state_tells_how_many_run(fleet: Fleet) -> None:
 
 
 def test_the_page_takes_as_many_at_once_and_stops_one_alone(fleet: Fleet, tiny_sdxl: Path, tmp_path: Path) -> None:
-    ask = {"prompt": "a fox", "seed": 1, "backbone": None, "teacher_steps": 100}
+    ask = {"prompt": "a fox", "seed": 1, "backbone": None, "teacher_steps": 100, "count": 4}
     with serving(tiny_sdxl, tmp_path, fleet) as server:
         assert server.health()["places"] == 2
         clients = [Client(server.url, verbose=False) for _ in range(3)]
         jobs = [client.submit(**ask, api_name="/generate") for client in clients]
-        until(lambda: (found := server.health())["running"] == 2 and found["queued"] == 1)
-        assert fleet.busy
+        until(lambda: (found := server.health())["running"] == 2 and found["queued"] == 1 and fleet.busy)
         first = next(job for job in jobs if job.status().code != Status.IN_QUEUE)
         first.cancel()
         clients[jobs.index(first)].close()
