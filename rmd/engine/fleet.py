@@ -158,7 +158,10 @@ def pump(response: Any, events: queue.SimpleQueue[Any]) -> None:
 
 
 def explained(error: Exception) -> Exception:
-    """A replica's end as a sentence; what went wrong inside it as it is."""
+    """A replica's end as a sentence; what went wrong inside it as it is, a refusal without Ray's account of where."""
+    cause = error.cause if isinstance(error, RayTaskError) else None
+    if isinstance(cause, RequestError):
+        return cause
     gone = isinstance(error, RayError) and not isinstance(error, RayTaskError)
     return RequestError(GONE) if gone else error
 

@@ -143,8 +143,9 @@ def test_what_a_request_is_refused_with_is_a_sentence(fleet: Fleet, named: str, 
     bad = replace(asked(named), student=str(tmp_path / "nothing"))
     with pytest.raises(RequestError, match="nothing"):
         list(fleet.generate(bad))
-    with pytest.raises(Exception, match="nothing"):
+    with pytest.raises(RequestError, match="nothing") as refused:
         fleet.sample([bad], "student")
+    assert "\n" not in str(refused.value), "a sentence, without where it was raised"
     assert last(fleet.generate(asked(named, teacher=False))).student
 
 
