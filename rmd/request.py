@@ -152,13 +152,10 @@ class GenerateRequest:
         decided_by="student", place="advanced",
     )  # fmt: skip
     upsampler: Upsampler = row(
-        Choice(get_args(Upsampler)),
-        "Upsampler",
-        "how the clean estimate is enlarged",
-        "bilinear",
-        decided_by="student",
-        place="advanced",
-    )
+        Choice(get_args(Upsampler)), "Upsampler", "how the clean estimate is enlarged", "bilinear",
+        decided_by="student", place="advanced",
+        info="How the latents are enlarged at the switch; selflift also decodes, enlarges and encodes them again.",
+    )  # fmt: skip
     decoder: Decoder = row(
         Choice(get_args(Decoder), ("full: the model's own", "tiny: fast, a little less exact")), "Decoder",
         "what makes pixels of the last latent, for both pictures; tiny is fast, where the model has a tiny one here",

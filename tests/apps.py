@@ -45,7 +45,8 @@ def app_url(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     finally:
         server.terminate()
         server.wait(20)
-    assert "Traceback" not in (place / "log").read_text()
+    before, found, after = (place / "log").read_text().partition("Traceback")
+    assert not found, f"the app's own log holds a traceback:\n{before[-1000:]}{found}{after[:6000]}"
 
 
 def address_of(server: subprocess.Popen[bytes], log: Path) -> str:

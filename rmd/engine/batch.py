@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from rmd.backbones.lifting import enlarge
 from rmd.engine.base import Frames
 from rmd.engine.plans import draw, plan_for
 from rmd.engine.pool import Loaded
@@ -39,7 +41,8 @@ def sample(loaded: Loaded, requests: Sequence[GenerateRequest], role: str) -> tu
         guidance = loaded.card.guidance if loaded.card else first.guidance
         positive, negative = (fast.conditioned(one, plan.size) for one in (positive, negative))
         denoiser, x0 = Denoiser(fast, positive, negative, guidance), noise
-        for event in CascadeSampler(fast.schedule, plan).steps(denoiser, noise, [each for _, each in drawn]):
+        sampler = CascadeSampler(fast.schedule, plan, enlarge=partial(enlarge, fast))
+        for event in sampler.steps(denoiser, noise, [each for _, each in drawn]):
             x0 = event.estimate.x0
     return [backbone.decode(one[None], loaded.decoder)[0] for one in x0], x0
 

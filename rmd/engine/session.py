@@ -16,6 +16,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from rmd.backbones.base import Backbone
+from rmd.backbones.lifting import enlarge
 from rmd.backbones.machine import describe
 from rmd.checks import Cancelled, RequestError
 from rmd.engine.base import Frames
@@ -198,7 +200,7 @@ class Session:
         positive, negative = (backbone.conditioned(one, plan.size) for one in (positive, negative))
         denoiser = Denoiser(backbone, positive, negative, guidance)
         watch = Stopwatch(backbone.device)
-        sampler = CascadeSampler(backbone.schedule, plan, watch.now)
+        sampler = CascadeSampler(backbone.schedule, plan, watch.now, partial(enlarge, backbone))
         noise, generator = draw(request, backbone, plan)
         x0 = noise = noise.to(backbone.device)
         seconds, switch = [0.0] * len(plan.stages), 0.0

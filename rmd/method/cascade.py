@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rmd.method.denoiser import Denoised
-from rmd.method.plan import CascadePlan
+from rmd.method.plan import CascadePlan, Upsampler
 from rmd.method.schedule import NoiseSchedule, Time
 from rmd.method.transition import Generators, blend, into_band, low_band, reinject, upsample, white
 
@@ -43,11 +43,13 @@ class CascadeSampler:
     """Runs a plan with a denoiser `(x, t) → Denoised`.
 
     clock: seconds; a session on a GPU passes one that waits for the device first.
+    enlarge: the clean estimate to a size by a plan's upsampler; a backbone's own knows those that need an autoencoder.
     """
 
     schedule: NoiseSchedule
     plan: CascadePlan
     clock: Callable[[], float] = time.perf_counter
+    enlarge: Callable[[Tensor, Sequence[int], Upsampler], Tensor] = upsample
 
     def steps(
         self, denoiser: Callable[[Tensor, Time], Denoised], noise: Tensor, generator: Generators
@@ -88,12 +90,13 @@ class CascadeSampler:
     def _switch(self, estimate: Denoised, number: int, noise: Tensor, generator: Generators) -> tuple[Tensor, Denoised]:
         """Enlarge to stage `number` and add noise for its first time, if it has one."""
         stage, plan = self.plan.stages[number], self.plan
-        x0 = upsample(estimate.x0, stage.size, plan.upsampler)
+        x0 = self.enlarge(estimate.x0, stage.size, plan.upsampler)
         if not stage.times:
             return x0, Denoised(x0, torch.zeros_like(x0))
         if plan.reinjection == "fresh":
             new = white(x0, generator)
         else:  # below the request's own high band: the low band was the first latent's, and must not come twice
             new = into_band(white(estimate.eps, generator), low_band(noise, stage.size))
-        eps = reinject(estimate.eps, new, plan.reinjection, plan.eta, plan.upsampler)
+        mode = "nearest" if plan.upsampler == "selflift" else plan.upsampler  # noise has no pixels
+        eps = reinject(estimate.eps, new, plan.reinjection, plan.eta, mode)
         return self.schedule.add_noise(x0, eps, stage.times[0]), Denoised(x0, eps)

@@ -12,7 +12,7 @@ from rmd.method.schedule import NoiseSchedule
 
 Reinjection = Literal["fresh", "mix", "band", "block"]
 Mapping = Literal["logsnr", "shift", "none"]
-Upsampler = Literal["bilinear", "bicubic", "nearest", "dct"]
+Upsampler = Literal["bilinear", "bicubic", "nearest", "dct", "selflift"]
 MAX_STEPS = 8
 
 
@@ -179,6 +179,23 @@ def recommended_switch(schedule: NoiseSchedule, steps: int, detail: float, size:
     """
     fitting = [s for s in range(1, steps) if noise_to_signal(schedule, time_of(schedule, s, steps, size)) >= detail]
     return max(fitting, default=0)
+
+
+def activated_switch(
+    schedule: NoiseSchedule, steps: int, power: float, size: Sequence[int], delta: float = 0.05
+) -> int:
+    """SPEED's rule (arXiv 2605.18736, as its authors wrote it for SGLang): low-resolution steps of `steps`, 1 to all.
+
+    A frequency of power P in the clean latents (that of white noise is 1) counts once (sigma/alpha)² has fallen to
+    P·(1 + P − delta) / delta; the first step at full size is the first one there, for the highest frequency of the low
+    size. On flow schedules that is t ≤ 1 / (1 + sqrt(delta / (P·(1 + P − delta)))).
+    power: P, see `rmd.transition.edge_power`. size: the result's, in latent cells. ValueError for delta ≥ 1 + P.
+    """
+    if not 0 < delta < 1 + power:
+        raise ValueError(f"delta must lie between 0 and 1 + the power, {1 + power:.3g}, not {delta}")
+    limit = power * (1 + power - delta) / delta
+    noise = [noise_to_signal(schedule, time_of(schedule, s, steps, size)) for s in range(1, steps)]
+    return next((s for s, level in enumerate(noise, start=1) if level <= limit), steps)
 
 
 def noise_to_signal(schedule: NoiseSchedule, t: float) -> float:

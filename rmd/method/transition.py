@@ -21,7 +21,10 @@ def upsample(x: Tensor, size: Sequence[int], mode: Upsampler = "bilinear") -> Te
     """Enlarge the last two dimensions to size[-2:]; frames of a video are enlarged one by one.
 
     "dct" fills up the cosine coefficients with zeros (SPEED, arXiv 2605.18736): no frequency that was there changes.
+    "selflift" needs an autoencoder, see `rmd.backbones.lifting`: ValueError.
     """
+    if mode == "selflift":
+        raise ValueError("the upsampler selflift needs an autoencoder, which these latents come without")
     flat = x.reshape(-1, 1, *x.shape[-2:])
     target = (int(size[-2]), int(size[-1]))
     if mode == "dct":
@@ -43,6 +46,34 @@ def lost_detail(x0: Tensor, size: Sequence[int]) -> float:
     flat = x0.float().reshape(-1, 1, *x0.shape[-2:])
     small = F.interpolate(flat, size=(int(size[-2]), int(size[-1])), mode="area")
     return float((flat - upsample(small, x0.shape[-2:])).square().mean())
+
+
+def edge_power(x0: Tensor, size: Sequence[int]) -> float:
+    """Mean power of clean latents (B, C, *S) at the highest frequency that `size` holds; white noise has 1.
+
+    Over all orthonormal cosine coefficients within a tenth, or one place, of it. For `plan.activated_switch`.
+    """
+    rows, columns = (torch.arange(n) / edge for n, edge in zip(x0.shape[-2:], size[-2:], strict=True))
+    ring = (torch.hypot(rows[:, None], columns) - 1).abs() <= max(0.1, 1 / min(size[-2:]))
+    return float(dct(x0.float())[..., ring.to(x0.device)].square().mean())
+
+
+def consistency_lift(
+    latent: Tensor, pixel: Tensor, rho: float = 0.4, weights: tuple[float, float] = (0.5, 1.0)
+) -> Tensor:
+    """SelfLift-zero's artifact-aware lift (arXiv 2609.02036, equations 6 to 9) of clean latents (B, C, *S).
+
+    latent: the low-resolution ones enlarged as they are. pixel: the same decoded, enlarged and encoded again. Of each
+    sample's cells the share `rho` where both differ most goes towards `pixel`, by `weights` from the least of these to
+    the most. rho, weights: those of the paper's four-step model.
+    """
+    gap = pixel - latent
+    risk = gap.abs().mean(dim=1).flatten(1)
+    chosen = risk >= torch.quantile(risk.float(), 1 - rho, dim=1, keepdim=True).to(risk.dtype)
+    least = risk.masked_fill(~chosen, torch.inf).amin(dim=1, keepdim=True)
+    most = risk.masked_fill(~chosen, -torch.inf).amax(dim=1, keepdim=True)
+    share = weights[0] + (weights[1] - weights[0]) * (risk - least) / (most - least + 1e-8)
+    return latent + (share * chosen).reshape(len(latent), 1, *latent.shape[2:]) * gap
 
 
 @lru_cache(maxsize=64)

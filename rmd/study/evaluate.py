@@ -31,6 +31,7 @@ from rmd.study.evidence.plot import forest
 from rmd.study.evidence.report import markdown, rows_of
 from rmd.study.evidence.rows import AGAIN, REAL, ROUND_TRIP, TEACHER, Row, method_rows, plan_rows, split, usual_rows
 from rmd.study.evidence.study import Study
+from rmd.study.evidence.switches import switches
 from rmd.train.sheets import save_sheet
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -201,7 +202,7 @@ def measured(study: Study, rows: list[Row], world: World | None) -> dict[str, An
             figures[name]["judge"] = study.scores(name, world.judge)
     order = [REAL, AGAIN, ROUND_TRIP, *(row.name for row in rows)]
     backbone = study.loaded(usual).teacher
-    return {
+    report = {
         "backbone": study.outline.entry.id,
         "count": study.count,
         "prompts": len(study.prompts),
@@ -211,8 +212,10 @@ def measured(study: Study, rows: list[Row], world: World | None) -> dict[str, An
         "dtype": dtype_name(backbone),
         "date": datetime.date.today().isoformat(),
         "detail": round(study.detail(), 4),
+        "edge_power": round(study.edge_power(), 4),
         "rows": {name: figures[name] for name in order if name in figures},
     }
+    return report | {"switches": switches(report, study.outline)}
 
 
 def is_default(row: Row, usual: GenerateRequest) -> bool:

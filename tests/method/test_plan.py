@@ -15,6 +15,7 @@ from rmd.method.plan import (
     CascadePlan,
     Mapping,
     Stage,
+    activated_switch,
     plan_from_dict,
     ratio,
     recommended_switch,
@@ -197,3 +198,25 @@ def test_the_recommended_switch_at_known_noise_levels() -> None:
     flow = FlowSchedule()  # (sigma/alpha)² at t = 3/4, 1/2, 1/4: 9, 1, 1/9
     assert [recommended_switch(flow, 4, detail, (8, 8)) for detail in (10, 8, 0.9, 0.1)] == [0, 1, 2, 3]
     assert recommended_switch(flow, 1, 0.01, (8, 8)) == 0
+
+
+@given(st.integers(1, MAX_STEPS), st.floats(0.01, 30), st.sampled_from([0.01, 0.05, 0.1, 0.5]), st.floats(1, 8))
+def test_speeds_rule_is_its_published_one(steps: int, power: float, delta: float, shift: float) -> None:
+    """On a flow schedule: the first of the steps whose sigma is at most its activation time (arXiv 2605.18736)."""
+    flow = FlowSchedule(shift)
+    threshold = 1 / (1 + math.sqrt(delta / (power * (1 + power - delta))))
+    sigmas = [float(flow.sigma(1 - i / steps)) for i in range(steps)]
+    expected = next((i for i, sigma in enumerate(sigmas) if sigma <= threshold), steps)
+    if all(abs(sigma - threshold) > 1e-6 for sigma in sigmas):
+        assert activated_switch(flow, steps, power, (8, 8), delta) == max(1, expected)
+
+
+def test_speeds_rule_for_the_power_of_flux_latents() -> None:
+    """Its authors' own example (SGLang's pull request): of FLUX.1's 50 steps without a shift of time."""
+    flow, power = FlowSchedule(), 203.615097 * 32**-1.915461
+    threshold = 1 / (1 + math.sqrt(0.05 / (power * (1 + power - 0.05))))
+    assert power == pytest.approx(0.2666, abs=1e-3)
+    assert threshold == pytest.approx(0.718, abs=2e-3)
+    assert activated_switch(flow, 8, power, (8, 8)) == 3  # of 1, 7/8, 6/8, 5/8: three are above it
+    with pytest.raises(ValueError, match="delta must lie between"):
+        activated_switch(flow, 8, power, (8, 8), 1.3)

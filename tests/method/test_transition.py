@@ -16,7 +16,9 @@ from rmd.method.schedule import FlowSchedule, NoiseSchedule, scaled_linear
 from rmd.method.transition import (
     blend,
     blocks,
+    consistency_lift,
     dct,
+    edge_power,
     idct,
     into_band,
     lost_detail,
@@ -229,7 +231,7 @@ def test_band_on_clips_is_white_in_space_and_time_and_keeps_each_frames_low_band
         torch.testing.assert_close(kept[:, :, f], expected[:, :, f], atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("mode", get_args(Upsampler))
+@pytest.mark.parametrize("mode", [mode for mode in get_args(Upsampler) if mode != "selflift"])
 def test_upsampling_keeps_a_constant_picture(mode: Upsampler) -> None:
     x = torch.full((2, 4, 3, 6, 10), 0.3)
     torch.testing.assert_close(upsample(x, (9, 16), mode), torch.full((2, 4, 3, 9, 16), 0.3))
@@ -262,3 +264,41 @@ def test_lost_detail_is_what_enlarging_does_not_bring_back() -> None:
     assert lost_detail(ramp + checks, (8, 8)) == pytest.approx(1, abs=0.01)
     clip = checks[:, :, None].expand(2, 3, 5, 16, 16)
     assert lost_detail(clip, (5, 8, 8)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("rho", "weights"), [(0.4, (0.5, 1.0)), (0.3, (0.5, 1.0)), (0.75, (0.0, 0.6))])
+@pytest.mark.parametrize("shape", [(2, 4, 5, 6), (2, 3, 2, 4, 5)])
+def test_the_lift_is_selflifts(shape: tuple[int, ...], rho: float, weights: tuple[float, float]) -> None:
+    """Cell by cell as in equations 6 to 9 of arXiv 2609.02036."""
+    latent, pixel = white(*shape), white(*shape, seed=1)
+    found = consistency_lift(latent, pixel, rho, weights)
+    for mine, low, high in zip(found.flatten(2), latent.flatten(2), pixel.flatten(2), strict=True):
+        risks = [float((high[:, i] - low[:, i]).abs().sum()) / shape[1] for i in range(low.shape[1])]
+        limit = float(torch.quantile(torch.tensor(risks), 1 - rho))
+        chosen = [risk for risk in risks if risk >= limit]
+        assert len(chosen) == pytest.approx(rho * len(risks), abs=1)
+        for i, risk in enumerate(risks):
+            reach = (risk - min(chosen)) / (max(chosen) - min(chosen))
+            w = weights[0] + (weights[1] - weights[0]) * reach if risk >= limit else 0.0
+            torch.testing.assert_close(mine[:, i], (1 - w) * low[:, i] + w * high[:, i], atol=1e-5, rtol=0)
+
+
+def test_the_lift_at_its_ends() -> None:
+    latent, pixel = white(2, 4, 5, 6), white(2, 4, 5, 6, seed=1)
+    torch.testing.assert_close(consistency_lift(latent, pixel, 1.0, (1.0, 1.0)), pixel, atol=1e-6, rtol=0)
+    assert torch.equal(consistency_lift(latent, latent), latent), "where nothing differs, nothing is divided by nought"
+    assert torch.equal(consistency_lift(latent, pixel)[:1], consistency_lift(latent[:1], pixel[:1])), "sample by sample"
+
+
+def test_an_upsampler_that_needs_an_autoencoder_says_so() -> None:
+    with pytest.raises(ValueError, match="selflift needs an autoencoder"):
+        upsample(white(1, 4, 4, 4), (8, 8), "selflift")
+
+
+def test_the_power_at_the_edge_of_the_low_size() -> None:
+    assert edge_power(white(64, 4, 32, 32), (16, 16)) == pytest.approx(1, abs=0.04)
+    for place, expected in (((16, 0), True), ((0, 16), True), ((3, 2), False), ((31, 31), False)):
+        alone = torch.zeros(1, 1, 32, 32)
+        alone[0, 0, place[0], place[1]] = 10.0
+        assert (edge_power(idct(alone), (16, 16)) > 1e-6) is expected
+    assert edge_power(white(1, 1, 4, 4), (4, 4)) > 0, "also where no size is lower"

@@ -110,6 +110,12 @@ def test_the_whole_study(
     assert rows["not distilled, 2+2 mix"]["made_by"]["reinjection"] == "mix"
     for kind in ("fd_teacher", "diversity", "seed_agreement", "sharpness"):
         assert {"value", "low", "high"} <= set(rows["student, 1+1"][kind])
+    assert [row["steps"] for row in report["switches"]] == [4], "of two steps one switch was tried"
+    assert report["switches"][0]["tried"] == [0, 2, 4]
+    assert set(report["switches"][0]["speed"]) == {"0.01", "0.05", "0.1"}
+    assert report["edge_power"] > 0
+    assert "| steps | measured best |" in table
+    assert rows["student, 2+2 selflift"]["made_by"]["upsampler"] == "selflift"
     assert "differs" in rows["student, 1+1"]["against_reference"]["fd_teacher"]
     assert "| student, 2+2 | 4 |" in table
     assert table.strip() in (out / "evidence.md").read_text()
@@ -194,7 +200,7 @@ def test_methods_cover_both_weights(tiny_sdxl: Path, tiny_student: Path) -> None
     assert all(row.name.startswith("not distilled") for row in method_rows(bare, None))
     rows = method_rows(read_outline(catalog.find(str(tiny_sdxl)), str(tiny_student)), str(tiny_student))
     assert len({row.slug for row in rows}) == len(rows)
-    assert sum(row.name.startswith("student") for row in rows) == 8
+    assert sum(row.name.startswith("student") for row in rows) == 9
 
 
 def test_prompts_the_judge_cannot_read_are_measured_without_it(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rmd.study.evidence.bootstrap import REACH, ROUNDS, Estimate
+from rmd.study.evidence.switches import table
 
 FIGURES = {
     "fd_teacher": ("FD to teacher", "Fréchet distance of the features to the teacher's samples; less is nearer", 2),
@@ -67,7 +68,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         cells += [number(row.get("judge", {}).get(kind), 3) for kind in scored]
         lines.append(f"| {' | '.join(cells)} |")
     words = [f"- **{FIGURES[kind][0]}**: {FIGURES[kind][1]}." for kind in present]
-    return "\n".join([*lines, "", *notes(report), *words]) + "\n"
+    return "\n".join([*lines, "", *notes(report), *words, *table(report)]) + "\n"
 
 
 def notes(report: Mapping[str, Any]) -> list[str]:

@@ -34,10 +34,12 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "block": {"reinjection": "block"},
     "mix": {"reinjection": "mix"},
     "fresh": {"reinjection": "fresh"},
+    "selflift": {"reinjection": "fresh", "mapping": "none", "upsampler": "selflift"},
     "band, no map": {"reinjection": "band", "mapping": "none"},
 }
 """Ways to go from the low to the full size, in one loop: ours; SPEED's (arXiv 2605.18736); pyramidal flows' and that of
-Helios; RMD's as published; SwD's and diffusers' FlowMatchLCM; ours without the map between the noise levels."""
+Helios; RMD's as published; SwD's and diffusers' FlowMatchLCM; SelfLift-zero (arXiv 2609.02036); ours without the map
+between the noise levels."""
 
 
 def plan_rows(plans: Sequence[tuple[int, int]], student: str | None) -> list[Row]:

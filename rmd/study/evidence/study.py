@@ -26,7 +26,7 @@ from rmd.engine.pool import Loaded
 from rmd.engine.results import Done, Timings
 from rmd.engine.session import RUNS, Session
 from rmd.method.denoiser import Denoiser
-from rmd.method.transition import lost_detail
+from rmd.method.transition import edge_power, lost_detail
 from rmd.request import GenerateRequest
 from rmd.study.evidence import measures
 from rmd.study.evidence.bootstrap import Estimate, draws, of_means, of_sets
@@ -184,6 +184,10 @@ class Study:
     def detail(self) -> float:
         """Mean square of what the low size cannot hold of the teacher's latents (`transition.lost_detail`)."""
         return lost_detail(self.stores[TEACHER].latents(self.count), self.outline.latent_size(self.outline.spec.low))
+
+    def edge_power(self) -> float:
+        """Power of the teacher's latents at the highest frequency of the low size (`transition.edge_power`)."""
+        return edge_power(self.stores[TEACHER].latents(self.count), self.outline.latent_size(self.outline.spec.low))
 
     def measured(self, network: Callable[[Tensor], Tensor]) -> dict[str, dict[str, Estimate]]:
         """Every row's figures with their intervals; see `FIGURES` in the report for what they are.
