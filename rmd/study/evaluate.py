@@ -24,7 +24,7 @@ from rmd.checks import RequestError, whole
 from rmd.disk import ensure_writable, write_whole
 from rmd.engine.session import Session, dtype_name
 from rmd.engine.spread import fleet_at
-from rmd.request import GenerateRequest
+from rmd.request import NO_STUDENT, GenerateRequest
 from rmd.study.evidence.features import Features
 from rmd.study.evidence.measures import NEIGHBOURS
 from rmd.study.evidence.plot import forest
@@ -56,6 +56,7 @@ def add_evaluate(commands: Any) -> None:
     p.add_argument("--backbone", default=catalog.DEFAULT)
     p.add_argument("--student", help="as for generate; the backbone's own when left out")
     p.add_argument("--plans", default="all", help='the student at "all", "none" or a list of steps/switch: 4/2,2/1')
+    p.add_argument("--undistilled", default="none", help="the teacher's own weights, guided, at such plans")
     p.add_argument(
         "--methods", action="store_true", help="every way to switch, with the teacher's weights and the student's"
     )
@@ -72,6 +73,7 @@ def add_evaluate(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     plans = [] if args.plans == "none" else parse_plans(args.plans)
+    free = [] if args.undistilled == "none" else parse_plans(args.undistilled)
     outline = read_outline(catalog.find(args.backbone), args.student)
     judging = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     world = World(outline, args.data, judging) if outline.spec.known_words else None
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
         study = Study(session, engine, outline, prompts, seeds, args.out, batch, draw)
         rows = plan_rows(plans, args.student) if outline.card else []
         rows += method_rows(outline, args.student) if args.methods else []
-        rows = unlike([*usual_rows(outline), *rows], study)
+        rows = unlike([*usual_rows(outline), *plan_rows(free, NO_STUDENT), *rows], study)
         study.make(rows)
         if draw:
             study.make_real()
@@ -185,7 +187,7 @@ def prompts_of(args: argparse.Namespace, world: World | None, seeds: int) -> lis
 def measured(study: Study, rows: list[Row], world: World | None) -> dict[str, Any]:
     """The report: every row's settings, cost, figures and scores."""
     usual: GenerateRequest = study.requests(Row("", "student", {}))[0]
-    reference = next((r.name for r in rows if is_default(r, usual) and r.changes.get("student") != "none"), None)
+    reference = next((r.name for r in rows if is_default(r, usual) and r.changes.get("student") != NO_STUDENT), None)
     figures: dict[str, dict[str, Any]] = {name: {} for name in study.stores}
     try:
         if study.count <= NEIGHBOURS:

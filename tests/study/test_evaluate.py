@@ -89,7 +89,7 @@ def test_the_whole_study(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    arguments = [*ask, "--student", str(tiny_student), "--plans", "4/2,2/1", "--methods"]
+    arguments = [*ask, "--student", str(tiny_student), "--plans", "4/2,2/1", "--undistilled", "2/1", "--methods"]
     assert main(arguments) == 0
     table = capsys.readouterr().out
     out, report = tmp_path / "out", json.loads((tmp_path / "out" / "evidence.json").read_text())
@@ -101,10 +101,11 @@ def test_the_whole_study(
         "student, 2+2 mix",
         "not distilled, 2+2 block",
         "not distilled, 4+0 enlarged",
+        "not distilled, 1+1",
     } <= set(rows)
     assert "student, 2+2 band" not in rows, "it is the plan above"
     assert rows["teacher"]["cost"]["nfe"] == 12
-    assert rows["student, 2+2"]["cost"]["nfe"] == 4
+    assert rows["student, 2+2"]["cost"]["nfe"] == rows["not distilled, 1+1"]["cost"]["nfe"] == 4
     assert rows["student, 2+2"]["cost"]["gflops"] < rows["student, 0+4 full size"]["cost"]["gflops"]
     assert rows["student, 2+2"]["made_by"]["weights"] != rows["teacher"]["made_by"]["weights"]
     assert rows["not distilled, 2+2 mix"]["made_by"]["reinjection"] == "mix"

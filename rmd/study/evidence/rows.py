@@ -43,9 +43,10 @@ between the noise levels."""
 
 
 def plan_rows(plans: Sequence[tuple[int, int]], student: str | None) -> list[Row]:
-    """The student at steps/switch."""
+    """The student at steps/switch, or with NO_STUDENT the teacher's own weights with guidance."""
+    name = "not distilled" if student == NO_STUDENT else "student"
     return [
-        Row(f"student, {s}+{k - s}", changes={"student": student, "steps": k, "switch": s, "plan": None})
+        Row(f"{name}, {s}+{k - s}", changes={"student": student, "steps": k, "switch": s, "plan": None})
         for k, s in plans
     ]
 
