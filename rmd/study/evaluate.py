@@ -26,6 +26,8 @@ from rmd.engine.session import Session, dtype_name
 from rmd.engine.spread import fleet_at
 from rmd.request import NO_STUDENT, GenerateRequest
 from rmd.study.evidence.features import Features
+from rmd.study.evidence.handover import HANDOVERS
+from rmd.study.evidence.hubkit import hub_kit, missing
 from rmd.study.evidence.measures import NEIGHBOURS
 from rmd.study.evidence.plot import forest
 from rmd.study.evidence.report import markdown, rows_of
@@ -60,9 +62,15 @@ def add_evaluate(commands: Any) -> None:
     p.add_argument(
         "--methods", action="store_true", help="every way to switch, with the teacher's weights and the student's"
     )
-    words = "a file, one prompt a line; else the fixed ones in assets/, or with --count captions of the bundled world"
+    words = "a file, one prompt a line or, in .jsonl, its `prompt`; else the fixed ones in assets/, or with --count "
+    words += "captions of the bundled world"
     p.add_argument("--prompts", type=Path, help=words)
     p.add_argument("--count", type=int, help="pictures a row; as many as there are prompts when left out")
+    p.add_argument(
+        "--handover",
+        choices=list(HANDOVERS),
+        help="also write the samples as this benchmark takes them, into OUT/BENCHMARK",
+    )
     p.add_argument("--seeds", type=int, default=1, help="of each prompt; several for the diversity")
     p.add_argument("--batch", type=int, help="results in one call")
     p.add_argument("--data", type=Path, default=Path("data"), help="where the video stages put the animations")
@@ -93,6 +101,8 @@ def run(args: argparse.Namespace) -> None:
         rows += method_rows(outline, args.student) if args.methods else []
         rows = unlike([*usual_rows(outline), *plan_rows(free, NO_STUDENT), *rows], study)
         study.make(rows)
+        if args.handover:
+            HANDOVERS[args.handover](study, rows, args.out / args.handover)
         if draw:
             study.make_real()
         report = measured(study, rows, world)
@@ -175,8 +185,13 @@ def prompts_of(args: argparse.Namespace, world: World | None, seeds: int) -> lis
     source = args.prompts or ASSETS / ("prompts_video.txt" if moving else "prompts.txt")
     try:
         prompts = [line.strip() for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if source.suffix == ".jsonl":
+            prompts = [str(json.loads(line)["prompt"]).strip() for line in prompts]
     except (OSError, UnicodeDecodeError) as error:
         words = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise RequestError(f"{source} cannot be read: {words}.") from error
+    except (ValueError, LookupError, TypeError) as error:
+        words = 'every line of a .jsonl file must be JSON with a "prompt"'
         raise RequestError(f"{source} cannot be read: {words}.") from error
     wanted = len(prompts) if count is None else count // seeds
     if not prompts or wanted > len(prompts):
@@ -196,7 +211,9 @@ def measured(study: Study, rows: list[Row], world: World | None) -> dict[str, An
     except RequestError as error:
         print(f"Note: {error}", file=sys.stderr)
     else:
-        figures = rows_of(study.measured(network), reference)
+        if words := missing():
+            print(f"Note: {words}", file=sys.stderr)
+        figures = rows_of(study.measured(network, hub_kit(study.session.pool.device)), reference)
     for row in rows:
         figures[row.name] |= {"made_by": study.described(row), "cost": study.cost(row)}
     if world:

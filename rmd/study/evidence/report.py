@@ -13,6 +13,10 @@ FIGURES = {
     "kid_teacher": ("KID to teacher", "kernel distance to the teacher's samples, unbiased", 4),
     "fd_real": ("FD to real", "Fréchet distance to the world's own pictures of the same prompts", 2),
     "kid_real": ("KID to real", "kernel distance to the world's own pictures", 4),
+    "fd_dino_teacher": ("DINOv2 FD to teacher", "Fréchet distance to the teacher's samples in DINOv2's features", 1),
+    "fd_dino_real": ("DINOv2 FD to real", "the same to the world's own pictures", 1),
+    "clip_score": ("CLIPScore", "how well the samples fit their prompts, 100 times CLIP's cosine", 2),
+    "pick_score": ("PickScore", "the same by a CLIP that was trained on people's choices", 2),
     "precision": (
         "precision",
         "share of samples in the neighbourhood of the reference, real pictures or the teacher's",

@@ -30,6 +30,7 @@ from rmd.method.transition import edge_power, lost_detail
 from rmd.request import GenerateRequest
 from rmd.study.evidence import measures
 from rmd.study.evidence.bootstrap import Estimate, draws, of_means, of_sets
+from rmd.study.evidence.hubkit import HubKit
 from rmd.study.evidence.rows import AGAIN, REAL, ROUND_TRIP, TEACHER, Row
 from rmd.study.evidence.samples import Store, about, digest, made_with
 from rmd.train.sheets import to_image
@@ -38,7 +39,6 @@ T = TypeVar("T")
 SEED = 1234
 CHUNK = 40
 """Pictures that are read and measured at once."""
-FEATURES = "features.safetensors"
 
 
 class Judge(Protocol):
@@ -162,18 +162,32 @@ class Study:
         frames = self.frames if name not in (REAL, AGAIN, ROUND_TRIP) else 1
         return torch.cat([self.stores[name].read(i, i + 1, frames) for i in indices])
 
-    def features(self, name: str, network: Callable[[Tensor], Tensor]) -> Tensor:
-        """(N, D) of a row, kept beside its samples."""
-        file = self.stores[name].folder / FEATURES
+    def features(self, name: str, network: Callable[[Tensor], Tensor], kind: str = "features") -> Tensor:
+        """(N, D) of a row, kept beside its samples by kind."""
+        return self.kept(name, kind, lambda part: network(self.pixels(name, part)))
+
+    def kept(self, name: str, kind: str, measure: Callable[[range], Tensor]) -> Tensor:
+        """What a measure says of a row's samples, (N, …): asked once, then read from beside them."""
+        file = self.stores[name].folder / f"{kind}.safetensors"
         if not file.is_file():
-            found = torch.cat([network(self.pixels(name, part)) for part in self.chunks])
-            write_whole(file, lambda path: save_file({"features": found.contiguous()}, path))
-        return load_file(file)["features"]
+            found = torch.cat([measure(part) for part in self.chunks])
+            write_whole(file, lambda path: save_file({kind: found.contiguous()}, path))
+        return load_file(file)[kind]
+
+    def fits(self, name: str, kit: HubKit) -> dict[str, Tensor]:
+        """How well a row's samples fit their prompts, (N,) by measure."""
+        words = [prompt for prompt, _ in self.items]
+        return {
+            kind: self.kept(
+                name, kind, lambda part, fit=fit: fit(self.pixels(name, part), words[part.start : part.stop])
+            )
+            for kind, fit in kit.fits.items()
+        }
 
     def octaves(self, name: str) -> dict[str, Tensor]:
         """Sharpness and grain of a row, averaged over each prompt's seeds."""
         parts = [measures.octave(self.pixels(name, part)) for part in self.chunks]
-        both = (torch.cat(one).unflatten(0, (-1, self.seeds)).mean(dim=1) for one in zip(*parts, strict=True))
+        both = (self.by_prompt(torch.cat(one)) for one in zip(*parts, strict=True))
         return dict(zip(("sharpness", "grain"), both, strict=True))
 
     def scores(self, name: str, judge: Judge) -> dict[str, float]:
@@ -189,7 +203,7 @@ class Study:
         """Power of the teacher's latents at the highest frequency of the low size (`transition.edge_power`)."""
         return edge_power(self.stores[TEACHER].latents(self.count), self.outline.latent_size(self.outline.spec.low))
 
-    def measured(self, network: Callable[[Tensor], Tensor]) -> dict[str, dict[str, Estimate]]:
+    def measured(self, network: Callable[[Tensor], Tensor], kit: HubKit) -> dict[str, dict[str, Estimate]]:
         """Every row's figures with their intervals; see `FIGURES` in the report for what they are.
 
         Rows are measured beside one another, each on one thread: all threads on each small operation are slower.
@@ -201,8 +215,24 @@ class Study:
                 return dict(zip(names, tqdm(pool.map(work, names), words, len(names), file=sys.stderr), strict=True))
 
             known = all_rows(lambda name: self.features(name, network), "features")
+            dino = {name: self.features(name, kit.dino, "dino") for name in self.stores} if kit.dino else {}
+            fits = {name: self.fits(name, kit) for name in self.stores}
             octaves = all_rows(self.octaves, "sharpness")
-            return all_rows(lambda name: self.figures(name, known, octaves), "distances")
+            found = all_rows(lambda name: self.figures(name, known, octaves), "distances")
+        rounds = draws(len(self.prompts))
+        for name, figures in found.items():
+            figures |= {kind: of_means(self.by_prompt(values), rounds) for kind, values in fits[name].items()}
+            for target, short in ((TEACHER, "teacher"), (REAL, "real")):
+                if target in dino and name != target:
+                    a, b = dino[name], dino[target]
+                    figures[f"fd_dino_{short}"] = of_sets(
+                        lambda i, a=a, b=b: measures.frechet(a[i], b[i]), self.seeds, rounds
+                    )
+        return found
+
+    def by_prompt(self, values: Tensor) -> Tensor:
+        """The means over each prompt's seeds of one figure a sample."""
+        return values.unflatten(0, (-1, self.seeds)).mean(dim=1)
 
     def figures(
         self, name: str, known: dict[str, Tensor], octaves: dict[str, dict[str, Tensor]]
@@ -220,15 +250,14 @@ class Study:
             )
             if short == "real" or REAL not in known:
                 figures["precision"], figures["recall"] = (  # of other prompts in the same neighbourhoods
-                    of_means(inside.unflatten(0, (-1, self.seeds)).mean(dim=1), rounds)
-                    for inside in measures.precision_recall(b, a)
+                    of_means(self.by_prompt(inside), rounds) for inside in measures.precision_recall(b, a)
                 )
         if self.seeds > 1:
             spread = measures.spread(known[TEACHER], self.seeds)
             own = measures.spread(known[name], self.seeds)
             figures["diversity"] = of_means(own, rounds).over(of_means(spread, rounds))
             if name in self.sampled_rows and name != TEACHER:
-                far = measures.apart(known[name], known[TEACHER]).unflatten(0, (-1, self.seeds)).mean(dim=1)
+                far = self.by_prompt(measures.apart(known[name], known[TEACHER]))
                 figures["seed_agreement"] = Estimate(1.0, (1.0,) * len(rounds)).minus(
                     of_means(far, rounds).over(of_means(spread, rounds))
                 )
