@@ -78,6 +78,14 @@ def add_distill(stages: Any) -> None:
     )
     add_settings(p)
     p.set_defaults(run=distill)
+    p = stages.add_parser(
+        "average",
+        help="one student out of several of the same teacher: the mean of their weights",
+        description="Write the mean of whole-network students' weights as a student with the first one's card.",
+    )
+    p.add_argument("students", nargs="+", type=Path, help="folders of students")
+    p.add_argument("--out", type=Path, required=True, help="the new student's folder")
+    p.set_defaults(run=average)
     p = stages.add_parser("plan", help="the memory that a distillation needs, before anything loads")
     add_settings(p)
     p.add_argument("--memory", type=float, metavar="GB", help="the device's memory; by default what is free here")
@@ -162,6 +170,12 @@ def distill(args: argparse.Namespace) -> None:
 
     student = run(args, device_of(args))
     print(student)
+
+
+def average(args: argparse.Namespace) -> None:
+    from rmd.train.average import average
+
+    print(average(args.students, args.out))
 
 
 def latents(args: argparse.Namespace) -> None:

@@ -111,7 +111,7 @@ def train(
             swap_in(average, distiller.student)
     swap_in(average, distiller.student)
     sheet(distiller, source, folder / "sheet.png")
-    export(distiller, backbone, run, folder / "student")
+    export(distiller, backbone, run, folder / "student", start)
     together.end_tracking()
     together.wait()
     return folder / "student"

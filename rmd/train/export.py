@@ -23,7 +23,7 @@ from rmd.train.rollout import STEP_WEIGHTS
 from rmd.train.sheets import save_sheet
 from rmd.train.source import Source
 
-SETTINGS_FILE = "settings.json"
+SETTINGS_FILE, HISTORY = "settings.json", "training.json"
 ETA, REINJECTION = 0.7, "band"  # of a student's default plan, where training draws all of them
 PLANS = ((1, 0), (0, 1), (1, 1), (2, 2), (3, 1), (4, 4))  # rows of a sheet: low and high steps
 
@@ -105,8 +105,23 @@ def card_of(distiller: Distiller, backbone: Backbone, run: Run) -> dict[str, Any
     }
 
 
-def export(distiller: Distiller, backbone: Any, run: Run, folder: Path) -> None:
-    """Write the student's weights in fp16, its card and the settings it was trained with; the first process does."""
+def row_of(run: Run) -> dict[str, Any]:
+    """A run in a model's training history."""
+    minutes = round(run.seconds / 60, 2)
+    return {
+        "stage": "distillation", "steps": run.step, "samples": run.samples, "minutes": minutes, "hardware": run.hardware
+    }  # fmt: skip
+
+
+def history_of(student: Path | None) -> list[dict[str, Any]]:
+    """The runs that made a student, where its folder tells."""
+    file = student / HISTORY if student is not None else None
+    return json.loads(file.read_text()) if file is not None and file.is_file() else []
+
+
+def export(distiller: Distiller, backbone: Any, run: Run, folder: Path, start: Path | None = None) -> None:
+    """Write the student's weights in fp16, its card, the settings it was trained with and the runs that made it; the
+    first process does. start: the student that it began from, if any."""
     role = distiller.student
     network = role.whole()
     if not distiller.together.first:
@@ -120,5 +135,6 @@ def export(distiller: Distiller, backbone: Any, run: Run, folder: Path) -> None:
             network.to(torch.float16).save_pretrained(partial / backbone.component)
         (partial / STUDENT_CARD).write_text(json.dumps(card_of(distiller, backbone, run), indent=1) + "\n")
         (partial / SETTINGS_FILE).write_text(json.dumps(asdict(distiller.settings), indent=1) + "\n")
+        (partial / HISTORY).write_text(json.dumps([*history_of(start), row_of(run)], indent=1) + "\n")
 
     replace_folder(folder, fill)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from rmd.backbones.cards import BackboneSpec
 from rmd.backbones.folders import BACKBONE_CARD
-from rmd.train.export import replace_folder
-from rmd.train.publish import HISTORY, LICENCE, as_table, facts_of, history, write_student
+from rmd.train.export import HISTORY, replace_folder
+from rmd.train.publish import LICENCE, as_table, facts_of, history, write_student
 from rmd.worlds import clips
 
 GUIDANCE = 2.0
