@@ -59,6 +59,7 @@ FOUR_SIX = $(FOUR),$(SIX)
 TWO_FOUR_SIX = $(TWO_FOUR),$(SIX)
 TWO_THREE_FOUR = $(TWO),$(THREE),$(FOUR)
 examples: .venv/.installed
+	rm -rf assets/examples  # a sweep keeps the cells that are there, whatever weights made them
 	$(call EXAMPLE,1-fox,4,2,7,"a fox on a light blue background",emoji-sdxl)
 	$(call EXAMPLE,2-rocket,2,1,3,"a rocket on a black background",emoji-sdxl)
 	$(call EXAMPLE,3-strawberry,6,3,11,"a strawberry on a pink background",emoji-sdxl)
