@@ -1,7 +1,7 @@
 """One student out of several: the mean of their weights (model soups, arXiv 2203.05482).
 
-Students that were distilled from one teacher lie near one another; their mean is often better than each, and costs one
-file. Measured on the bundled teacher: docs/training.md.
+Students that were distilled from one teacher lie near one another, and their mean is a student too. Measured on the
+bundled teacher: docs/training.md.
 """
 
 from __future__ import annotations
