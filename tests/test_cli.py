@@ -194,6 +194,6 @@ def test_models_lists_the_bundled_backbone_and_why_one_is_unusable(
 
 
 def test_train_refuses_a_stage_whose_input_is_missing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, _, err = run(capsys, "train", "teacher", "--runs", str(tmp_path), "--data", str(tmp_path))
+    code, _, err = run(capsys, "train", "start", "--runs", str(tmp_path), "--data", str(tmp_path))
     assert code == 2
     assert "text/encoder" in err

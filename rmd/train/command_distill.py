@@ -19,7 +19,7 @@ from rmd.backbones.random_weights import RandomWeights
 from rmd.checks import RequestError, size_of
 from rmd.checks import whole as whole_number
 from rmd.disk import ensure_writable, write_whole
-from rmd.train.bundled import IMAGE, OUT, VIDEO
+from rmd.train.bundled import OUT, WORLD
 from rmd.train.distill import train
 from rmd.train.export import SETTINGS_FILE
 from rmd.train.latents import Latents
@@ -27,8 +27,9 @@ from rmd.train.loop import STATE
 from rmd.train.memory import check_room, needed, parameters
 from rmd.train.overhead import measure
 from rmd.train.settings import Common, Kinds, Settings, assignments, changed, read_recipe
-from rmd.train.source import Clips, Pictures, PromptFile, Source
+from rmd.train.source import PromptFile, Source
 from rmd.train.together import Together
+from rmd.train.world import World
 
 FREE = {"steps", "minutes", "sheet_every", "save_minutes", "tracker"}
 """What may change when a run goes on."""
@@ -68,13 +69,13 @@ def run(args: argparse.Namespace, device: torch.device) -> Path:
     together.wait()
     backbone = opened(entry, settings, together.device)
     backbone.spec = replace(backbone.spec, **sizes)
-    source = source_of(entry, backbone, settings, prompts, args.runs)
+    source = source_of(entry, backbone, settings, prompts)
     return train(backbone, source, settings, out, args.student, together)
 
 
 def check_source(entry: catalog.Entry, settings: Settings) -> None:
     """Raise RequestError where nothing says what a backbone is to draw."""
-    if not settings.prompts and not settings.latents and entry.id not in OUT:
+    if not settings.prompts and not settings.latents and world_of(entry, settings) is None:
         raise RequestError(f"prompts is missing; {entry.name} needs --prompts, a text file with a prompt per line.")
 
 
@@ -85,13 +86,18 @@ def sizes_of(entry: catalog.Entry, settings: Common) -> dict[str, Any]:
     return {"high": size_of(str(request.size)), "low": size_of(str(request.low)), "frames": request.frames}
 
 
-def source_of(
-    entry: catalog.Entry, backbone: Backbone, settings: Common, prompts: PromptFile | None, runs: Path
-) -> Source:
+def source_of(entry: catalog.Entry, backbone: Backbone, settings: Common, prompts: PromptFile | None) -> Source:
     """What a run learns from: latents with captions, a file of prompts, or a bundled world."""
     if settings.latents:
         return Latents(Path(settings.latents), backbone, prompts.lines if prompts else None)
-    return prompts or world(entry, backbone, runs)
+    name = world_of(entry, settings)
+    assert prompts is not None or name is not None  # see `check_source`
+    return prompts or World(str(name), backbone, settings.seed)
+
+
+def world_of(entry: catalog.Entry, settings: Common) -> str | None:
+    """The bundled world that a run learns from where nothing else is given."""
+    return settings.world or WORLD.get(entry.id)
 
 
 def overhead(args: argparse.Namespace, device: torch.device) -> str:
@@ -104,7 +110,7 @@ def overhead(args: argparse.Namespace, device: torch.device) -> str:
         backbone = whole(RandomWeights().backbone(entry, device))
     else:
         backbone = opened(entry, settings, device)
-    cost = measure(backbone, source_of(entry, backbone, settings, prompts, args.runs), settings, args.steps or 5)
+    cost = measure(backbone, source_of(entry, backbone, settings, prompts), settings, args.steps or 5)
     each, inside = cost.seconds / cost.iterations, cost.inside / cost.iterations
     return (
         f"{entry.name}, batch {settings.batch}×{settings.accumulate}: {each:.3g} s an iteration, {inside:.3g} s of it "
@@ -135,12 +141,6 @@ def opened(entry: catalog.Entry, settings: Common, device: torch.device) -> Back
     catalog.check_there(entry)
     dtype = torch.float32 if settings.lora is None and settings.shard == "no" else None
     return open_backbone(entry.folder, entry.id, device, dtype, entry.spec)
-
-
-def world(entry: catalog.Entry, backbone: Backbone, runs: Path) -> Source:
-    """What the bundled backbones were trained on."""
-    assert entry.id in (IMAGE.id, VIDEO.id)
-    return Pictures(backbone) if entry.id == IMAGE.id else Clips(runs / "video-teacher" / "latents.pt")
 
 
 def claim(out: Path, settings: Common) -> None:

@@ -12,8 +12,7 @@ from rmd.backbones import catalog
 from rmd.backbones.loading import open_backbone
 from rmd.checks import RequestError
 from rmd.disk import ensure_writable
-from rmd.train.bundled import OUT
-from rmd.train.command_distill import claim, filled, opened, sizes_of, source_of
+from rmd.train.command_distill import claim, filled, opened, sizes_of, source_of, world_of
 from rmd.train.examples import read_examples
 from rmd.train.latents import encode
 from rmd.train.pretrain import train
@@ -47,7 +46,7 @@ def pretrain(args: argparse.Namespace, device: torch.device) -> Path:
     entry = catalog.find(settings.backbone)
     if args.out is None:
         raise RequestError("out is missing; give the run's folder with --out.")
-    if not settings.latents and entry.id not in OUT:
+    if not settings.latents and world_of(entry, settings) is None:
         raise RequestError(f"latents is missing; {entry.name} needs --latents, a folder that `train latents` wrote.")
     sizes, together = sizes_of(entry, settings), Together(device, settings.tracker, args.out)
     if together.first:
@@ -55,4 +54,4 @@ def pretrain(args: argparse.Namespace, device: torch.device) -> Path:
     together.wait()
     backbone = opened(entry, settings, together.device)
     backbone.spec = replace(backbone.spec, **sizes)
-    return train(backbone, source_of(entry, backbone, settings, None, args.runs), settings, args.out, together)
+    return train(backbone, source_of(entry, backbone, settings, None), settings, args.out, together)

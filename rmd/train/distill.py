@@ -87,6 +87,7 @@ def train(
         warming = step < settings.warm_up
         set_rate(distiller.optimizer, (settings.warm_up_rate if warming else settings.rate) * decay)
         set_rate(distiller.fake_optimizer, settings.fake_rate * decay)
+        source.at(step)
         if warming:
             values = distiller.warm(source, step, g, noise)
         else:

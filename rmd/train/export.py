@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rmd.backbones.base import Backbone
-from rmd.backbones.folders import STUDENT_CARD
+from rmd.backbones.folders import BACKBONE_CARD, STUDENT_CARD
 from rmd.method.cascade import CascadeSampler
 from rmd.method.denoiser import Denoiser
 from rmd.method.plan import MAX_STEPS, CascadePlan, two_stage
@@ -43,6 +43,16 @@ def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_pipeline(pipe: Any, card: dict[str, Any], folder: Path) -> None:
+    """A pipeline as a backbone's folder."""
+
+    def fill(partial: Path) -> None:
+        pipe.save_pretrained(partial)
+        (partial / BACKBONE_CARD).write_text(json.dumps(card, indent=1) + "\n")
+
+    replace_folder(folder, fill)
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from rmd.backbones.base import Backbone
 from rmd.checks import RequestError
 from rmd.disk import write_whole
 from rmd.train.examples import Example, read_pixels
+from rmd.train.source import Source
 
 ABOUT = "about.json"
 SHARD = 64
@@ -66,7 +67,7 @@ def shard(folder: Path, start: int) -> Path:
     return folder / f"{start:07d}.safetensors"
 
 
-class Latents:
+class Latents(Source):
     """The source that `encode` wrote. lines: prompts in the place of the captions.
 
     Raises RequestError for a folder that it did not finish, and for one of another backbone or of other sizes.
@@ -83,16 +84,24 @@ class Latents:
         for name, value in mine.items():
             if about.get(name) != value:
                 raise RequestError(f"latents: {folder} was made with {name} {about.get(name)}, not {value}.")
+        self.kept = len(self.captions)
         self.lines = self.captions if lines is None else [*lines]
-        self.texts: Sequence[str] = list(dict.fromkeys([*self.lines, *self.captions]))
+        self.texts = list(dict.fromkeys([*self.lines, *self.captions]))
 
     def prompts(self, count: int, generator: torch.Generator) -> list[str]:
         return [self.lines[i] for i in torch.randint(len(self.lines), (count,), generator=generator).tolist()]
 
     def latents(self, count: int, full: bool, generator: torch.Generator) -> tuple[Tensor, list[str]]:
-        picked: list[int] = torch.randint(len(self.captions), (count,), generator=generator).tolist()
+        picked: list[int] = torch.randint(self.kept, (count,), generator=generator).tolist()
         rows = [self.row(index, "high" if full else "low") for index in picked]
         return torch.stack(rows).float(), [self.captions[index] for index in picked]
+
+    def held_out(self, count: int) -> tuple[Tensor, list[str]]:
+        self.kept = len(self.captions) - count
+        if self.kept < 1:
+            raise RequestError(f"held_out must be below {len(self.captions)}, the number of latents, not {count}.")
+        rows = [self.row(index, "high") for index in range(self.kept, len(self.captions))]
+        return torch.stack(rows).float(), self.captions[self.kept :]
 
     def row(self, index: int, size: str) -> Tensor:
         """One example's latent (C, *S), read alone."""

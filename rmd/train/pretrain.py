@@ -1,7 +1,8 @@
-"""The teacher's own training, from its weights on: noise is added to latents, and the network learns to tell it.
+"""The teacher's own training: noise is added to latents, and the network learns to tell it.
 
-For fine-tuning any family on pictures or clips of one's own, at both sizes of the cascade, so that the teacher knows
-the low one too: what a cross-resolution student is distilled from. The same loop and roles as a distillation's.
+For fine-tuning any family on pictures or clips of one's own, and for the bundled models from their first step on; at
+both sizes of the cascade, so that the teacher knows the low one too: what a cross-resolution student is distilled from.
+The same loop and roles as a distillation's.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from rmd.checks import RequestError
 from rmd.method.cascade import CascadeSampler
 from rmd.method.denoiser import Conditioning, Denoiser
 from rmd.method.plan import two_stage
-from rmd.method.transition import white
+from rmd.method.transition import Share, white
 from rmd.train.distill import swap_in, watch
 from rmd.train.embeddings import Embeddings
 from rmd.train.export import SETTINGS_FILE, replace_folder
-from rmd.train.loop import Average, Run, generator_for, set_rate
+from rmd.train.loop import Average, Run, generator_for, mixed, parameters, set_rate
+from rmd.train.optimizers import optimizer_of
 from rmd.train.roles import Adapter, Shared, Trained
 from rmd.train.settings import Pretraining
 from rmd.train.shares import mesh_of
@@ -55,21 +57,32 @@ class Pretrainer:
         if settings.checkpointing == "yes":
             network: Any = self.role.network
             getattr(network, "base", network).enable_gradient_checkpointing()
+        if settings.compile == "yes":
+            self.role.network.compile(dynamic=False)
         self.call = backbone.with_network(self.role.network)
-        self.optimizer = torch.optim.AdamW(
-            self.role.master.parameters(), lr=settings.rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
+        self.texts: dict[str, Any] = text_encoders(backbone) if settings.text_share else {}
+        self.others = parameters(part.requires_grad_(True) for part in self.texts.values())
+        self.optimizer = optimizer_of(
+            settings.optimizer, self.role.master, self.others, settings.text_share, settings.rate
         )
 
     def encode(self, texts: list[str]) -> Conditioning:
         """Prompts as the network takes them."""
-        return self.embeddings(texts) if self.embeddings else self.encoded(texts)
+        if self.embeddings:
+            return self.embeddings(texts)
+        if not self.texts:
+            return self.encoded(texts)
+        with mixed(self.backbone.device):
+            return self.cast(self.backbone.encode(texts))
 
     @torch.no_grad()
     def encoded(self, texts: list[str]) -> Conditioning:
-        """The same by the text encoders."""
+        """The same by the text encoders, which do not learn."""
+        return self.cast(self.backbone.encode(texts))
+
+    def cast(self, rows: Conditioning) -> Conditioning:
         dtype = dtype_of(self.role.network)
-        rows = self.backbone.encode(texts).items()
-        return {k: v.to(dtype) if v.is_floating_point() else v for k, v in rows}
+        return {k: v.to(dtype) if v.is_floating_point() else v for k, v in rows.items()}
 
     def remember(self, folder: Path, texts: list[str]) -> None:
         """Encode all captions once, each process a share; the text encoders leave memory."""
@@ -80,23 +93,51 @@ class Pretrainer:
         self.backbone.release_text_encoders()
 
     def loss(self, source: Source, full: bool, g: torch.Generator, noise: torch.Generator) -> Tensor:
-        """Mean square error of what the network is asked for (noise, velocity), on this process's share of a batch."""
-        s, schedule, count = self.settings, self.backbone.schedule, self.settings.batch * self.together.count
-        given = source.latents(count, full, g)
+        """The loss on this process's share of a batch."""
+        s, together = self.settings, self.together
+        batch = s.batch if full else s.low_batch or s.batch
+        given = source.latents(batch * together.count, full, g)
         if given is None:
             raise RequestError("latents is missing; give the folder that `train latents` wrote.")
-        dropped = torch.rand(count, generator=g) < s.drop
-        said = ["" if gone else caption for gone, caption in zip(dropped.tolist(), given[1], strict=True)]
-        u = (torch.arange(count) + torch.rand(count, generator=g, dtype=torch.float64)) / count
-        u = u[torch.randperm(count, generator=g)]  # every process sees all levels
-        x0 = torch.as_tensor(self.together.rows(given[0])).to(self.backbone.device)
-        t = schedule.paced(s.emphasis * u / (1 + (s.emphasis - 1) * u), x0.shape[2:], self.backbone.spec.teacher_steps)
-        t = torch.as_tensor(self.together.rows(t))
-        eps = white(x0, self.together.share(noise))
-        x = schedule.add_noise(x0, eps, t)
-        answer = self.call.predict(x, t, self.encode(list(self.together.rows(said))))
-        wanted = schedule.target(x0, eps, t, self.backbone.prediction)
+        x0, captions = given
+        dropped = torch.rand(len(x0), generator=g) < s.drop
+        said = ["" if gone else caption for gone, caption in zip(dropped.tolist(), captions, strict=True)]
+        u = levels(len(x0), s.emphasis if full else s.low_emphasis or s.emphasis, g)
+        mine = [torch.as_tensor(together.rows(rows)) for rows in (x0, u)]
+        return self.error(*mine, list(together.rows(said)), together.share(noise))
+
+    def error(self, x0: Tensor, u: Tensor, said: list[str], noise: torch.Generator | Share) -> Tensor:
+        """Mean square error of what the network is asked for (noise, velocity); u: noise levels (B,) in (0, 1)."""
+        backbone, schedule = self.backbone, self.backbone.schedule
+        t = schedule.paced(u, x0.shape[2:], backbone.spec.teacher_steps)
+        x0 = x0.to(backbone.device)
+        eps = white(x0, noise)
+        answer = self.call.predict(schedule.add_noise(x0, eps, t), t, self.encode(said))
+        wanted = schedule.target(x0, eps, t, backbone.prediction)
         return nn.functional.mse_loss(answer.float(), wanted)
+
+    @torch.no_grad()
+    def unseen(self, held: tuple[Tensor, list[str]]) -> float:
+        """The error on samples that are not trained on, with the same times and noises whenever it is asked."""
+        g, noise = generator_for(0, 10**6), torch.Generator(self.backbone.device).manual_seed(0)
+        u, total, size = levels(len(held[0]), 1.0, g), 0.0, self.settings.batch
+        for start in range(0, len(u), size):
+            some = slice(start, start + size)
+            total += float(self.error(held[0][some], u[some], held[1][some], noise)) * len(u[some])
+        return total / len(u)
+
+
+def levels(count: int, emphasis: float, g: torch.Generator) -> Tensor:
+    """Stratified noise levels in (0, 1), in any order, so that every process sees all; emphasis above 1 moves them
+    towards noise."""
+    u = (torch.arange(count) + torch.rand(count, generator=g, dtype=torch.float64)) / count
+    u = u[torch.randperm(count, generator=g)]
+    return emphasis * u / (1 + (emphasis - 1) * u)
+
+
+def text_encoders(backbone: Any) -> dict[str, Any]:
+    """The pipeline's text encoders by their names."""
+    return {name: getattr(backbone.pipe, name) for name in backbone.text_encoders()}
 
 
 def role_of(network: Any, settings: Pretraining, together: Together) -> Trained:
@@ -122,12 +163,13 @@ def train(
         part.requires_grad_(False)
     together = together or Together(backbone.device)
     trainer = Pretrainer(backbone, settings, together)
-    if source.texts is not None:
+    held = source.held_out(settings.held_out) if settings.held_out else None
+    if source.texts is not None and not trainer.texts:
         trainer.remember(folder / "embeddings", ["", *source.texts])
     role = trainer.role
-    average = Average({"teacher": role.master}, settings.average)
+    average = Average({"teacher": role.master, **trainer.texts}, settings.average)
     weights, optimizer = role.kept(trainer.optimizer)
-    parts = {"teacher": weights, "optimizer": optimizer, "average": average}
+    parts = {"teacher": weights, **trainer.texts, "optimizer": optimizer, "average": average}
     run = Run(folder, parts, settings.minutes, backbone.device, settings.save_minutes * 60, together)
     role.spread()
     together.begin_tracking(asdict(settings))
@@ -138,18 +180,24 @@ def train(
         noise.manual_seed(settings.seed * 1_000_003 + step)
         decay = max(0.02, min(1.0, (1 - run.progress) / 0.5))
         set_rate(trainer.optimizer, settings.rate * min((step + 1) / WARM_UP, decay))
-        full = float(torch.rand((), generator=g)) >= settings.low_share
+        full = float(torch.rand((), generator=g)) >= settings.low_share and run.progress >= settings.low_first
+        source.at(step)
         values: list[Tensor] = []
         for _ in range(settings.accumulate):
             loss = trainer.loss(source, full, g, noise)
             (loss / settings.accumulate).backward()
             values.append(loss.detach())
-        role.step(trainer.optimizer, norm=settings.clip, average=together.average_gradients)
+        role.step(trainer.optimizer, trainer.others, settings.clip, together.average_gradients)
         average.update()
-        run.samples += settings.batch * settings.accumulate * together.count
+        batch = settings.batch if full else settings.low_batch or settings.batch
+        run.samples += batch * settings.accumulate * together.count
         totals.setdefault("loss_high" if full else "loss_low", []).append(torch.stack(values).mean())
         if (step + 1) % 50 == 0 or run.last:
             row = {name: float(together.mean(torch.stack(own).mean())) for name, own in totals.items()}
+            if held is not None:
+                swap_in(average, role)
+                row["held_out"] = trainer.unseen(held)
+                swap_in(average, role)
             run.log(**row)
             watch(row)
             totals = {}
@@ -197,7 +245,7 @@ def card_of(backbone: Any) -> dict[str, Any]:
 
 
 def export(trainer: Pretrainer, folder: Path) -> None:
-    """Write the pipeline's folder with the trained network in fp16; a LoRA alone as well. The first process does."""
+    """Write the pipeline's folder with what was trained in fp16; a LoRA alone as well. The first process does."""
     backbone: Any = trainer.backbone
     role, component = trainer.role, backbone.component
     network = role.whole()
@@ -213,9 +261,11 @@ def export(trainer: Pretrainer, folder: Path) -> None:
 
     def fill(partial: Path) -> None:
         # its own network, and what was said and measured of the old one
-        left = shutil.ignore_patterns(component, "student", "README.md", "quality.json", "training.json", ".*")
+        made = {component: network, **trainer.texts}
+        left = shutil.ignore_patterns(*made, "student", "README.md", "quality.json", "training.json", ".*")
         shutil.copytree(backbone.folder, partial, ignore=left, dirs_exist_ok=True)
-        network.to(torch.float16).save_pretrained(partial / component)
+        for name, one in made.items():
+            one.to(torch.float16).save_pretrained(partial / name)
         (partial / BACKBONE_CARD).write_text(json.dumps(card_of(backbone), indent=1) + "\n")
         (partial / SETTINGS_FILE).write_text(settings)
 

@@ -13,15 +13,13 @@ from torch import Tensor
 
 from rmd.backbones.cards import BackboneSpec
 from rmd.backbones.folders import BACKBONE_CARD, STUDENT_CARD
-from rmd.train.bundled.image_teacher import latents_of
-from rmd.train.export import HISTORY, history_of, replace_folder
+from rmd.train.bundled import LICENCE
+from rmd.train.bundled.image_start import CARD, GUIDANCE
+from rmd.train.export import HISTORY, SETTINGS_FILE, history_of, replace_folder
 from rmd.train.loop import LOG
 from rmd.worlds import emoji, views
 from rmd.worlds.emoji_judge import WORDS
 
-LICENCE = "apache-2.0 (weights), trained on MIT-licensed pictures"
-HIGH, LOW, GUIDANCE = (256, 256), (128, 128), 2.5
-PLAN = (4, 2)  # steps and switch of the default plan
 PROMPTS = Path(__file__).resolve().parents[2] / "assets" / "prompts.txt"
 
 
@@ -58,16 +56,10 @@ def as_table(rows: list[dict[str, Any]]) -> str:
 
 def teacher(runs: Path, target: Path, continued: bool) -> None:
     """checkpoints/…: the pipeline, backbone.json, the training's history and README.md."""
-    source = runs / "teacher" / "pipeline"
-    card = {
-        "name": "Emoji SDXL (bundled)",
-        "high": HIGH,
-        "low": LOW,
-        "teacher_steps": 50,
-        "guidance": GUIDANCE,
-        "default_steps": PLAN[0],
-        "default_switch": PLAN[1],
-        "licence": LICENCE,
+    source = runs / "teacher" / "teacher"
+    card: dict[str, Any] = {
+        **CARD,
+        "name": f"{CARD['name']} (bundled)",
         "known_words": [c.name for c in emoji.concepts()],
         "colours": list(emoji.COLOURS),
         "caption_words": list(views.CAPTION_WORDS),
@@ -81,7 +73,7 @@ def teacher(runs: Path, target: Path, continued: bool) -> None:
     rows = history(target, made, continued)
 
     def fill(folder: Path) -> None:
-        shutil.copytree(source, folder, dirs_exist_ok=True)
+        shutil.copytree(source, folder, ignore=shutil.ignore_patterns(SETTINGS_FILE), dirs_exist_ok=True)
         (folder / BACKBONE_CARD).write_text(json.dumps(card, indent=1) + "\n")
         (folder / HISTORY).write_text(json.dumps(rows, indent=1) + "\n")
         (folder / "README.md").write_text(teacher_card(folder, rows))
@@ -99,8 +91,9 @@ def teacher_card(folder: Path, rows: list[dict[str, Any]]) -> str:
 def factors_of(folder: Path) -> list[list[float]]:
     """`fit_rgb` of an autoencoder's folder, on views of the world."""
     vae = AutoencoderTiny.from_pretrained(folder, dtype=torch.float32)
-    shown = views.draw(64, torch.Generator().manual_seed(0))
-    return fit_rgb(vae, latents_of(vae, emoji.load_sprites(), shown)[0])
+    x = views.render(emoji.load_sprites(), views.draw(64, torch.Generator().manual_seed(0))) * 2 - 1
+    with torch.no_grad():
+        return fit_rgb(vae, vae.encoder(x) * vae.config["scaling_factor"])
 
 
 def decoder(run: Path, target: Path) -> None:
@@ -123,17 +116,19 @@ def decoder(run: Path, target: Path) -> None:
 
 def student(runs: Path, base: Path, target: Path, continued: bool) -> None:
     """checkpoints/…-student of the image model."""
-    write_student(runs / "distill", base, target, continued, PLAN, STUDENT_CARD_TEXT)
+    write_student(runs / "distill", base, target, continued, CARD, STUDENT_CARD_TEXT)
 
 
-def write_student(run: Path, base: Path, target: Path, continued: bool, plan: tuple[int, int], words: str) -> None:
+def write_student(run: Path, base: Path, target: Path, continued: bool, like: dict[str, Any], words: str) -> None:
     """The finished distillation in `run` as a student folder: weights, rmd.json, the training's history and README.md.
 
-    plan: steps and switch of the default plan. words: README.md with places for `history`, `base` and `card`.
+    like: the base's card, for the default plan. words: README.md with places for `history`, `base` and `card`.
     """
     rows = history(target, history_of(run / "student") or [facts_of("distillation", run)], continued)
     card = json.loads((run / "student" / STUDENT_CARD).read_text())
-    card |= {"base_model": base.name, "licence": LICENCE, "default_steps": plan[0], "default_switch": plan[1]}
+    card |= {"base_model": base.name, "licence": LICENCE} | {
+        name: like[name] for name in ("default_steps", "default_switch")
+    }
 
     def fill(folder: Path) -> None:
         shutil.copytree(run / "student", folder, dirs_exist_ok=True)
@@ -192,7 +187,8 @@ flat, anywhere on coloured backgrounds. It is the many-step teacher of the demo 
 - **Recipe**: the text encoder first learns what the words look like (`rmd/train/bundled/image_lesson.py`); then text
   encoder and UNet train together, one batch in four at 128 px. A picture is used about five
   times, each with another noise.
-- **Commands**: `python -m rmd train data`, `autoencoder`, `text`, `teacher`, `publish-teacher`.
+- **Commands**: `python -m rmd train data`, `autoencoder`, `text`, `start`, `pretrain --recipe emoji-sdxl-gpu`,
+  `publish-teacher`.
 - **Defaults**: 50 Euler steps, classifier-free guidance {guidance}.
 - **Limits**: it knows the words below and nothing else; one object per picture.
 

@@ -19,6 +19,7 @@ from rmd.train.rollout import Renoising
 from rmd.train.together import TRACKERS
 
 RECIPES = Path(__file__).with_name("recipes")
+WORLDS = ("emoji", "emoji-clips")
 Kind = Whole | Real | Choice | Size | Text
 
 
@@ -34,6 +35,9 @@ class Common:
 
     backbone: str = setting("emoji-sdxl", Text(500), "id or folder of the backbone")
     latents: str | None = setting(None, Text(500), "folder that `train latents` wrote: pictures or clips with captions")
+    world: str | None = setting(
+        None, Choice(WORLDS), "bundled world to learn from, for backbones that are made from it; a bundled one's own"
+    )
     size: str | None = setting(None, Size(16384), "size of the result; the backbone's by default")
     low: str | None = setting(None, Size(16384), "size of the low-resolution steps; the backbone's by default")
     frames: int | None = setting(None, Whole(1, 1024), "frames of a clip; the backbone's by default")
@@ -111,22 +115,42 @@ class Pretraining(Common):
 
     drop: float = setting(0.1, Real(0, 1), "share of captions left empty, for classifier-free guidance")
     low_share: float = setting(0.25, Real(0, 1), "share of the iterations at the low size")
+    low_first: float = setting(0.0, Real(0, 1), "share of the run, its first part, that is at the low size alone")
+    low_batch: int | None = setting(None, Whole(1, 4096), "samples of an iteration at the low size; `batch` by default")
     emphasis: float = setting(1.0, Real(0.01, 100), "shift of the drawn times, towards noise above 1")
+    low_emphasis: float | None = setting(None, Real(0.01, 100), "the same at the low size; `emphasis` by default")
+    optimizer: str = setting("adamw", Choice(("adamw", "muon")), "muon: for the matrices, in whole networks alone")
+    text_share: float = setting(0.0, Real(0, 1), "share of the rate for the text encoders; at 0 they stay as they are")
+    held_out: int = setting(
+        0, Whole(0, 10**5), "samples that are left out, for a loss that two runs can be compared by"
+    )
+    compile: str = setting("no", Choice(("no", "yes")), "compile the network (torch.compile)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole = self.lora is None and self.shard == "no"
+        if not whole and (self.text_share or self.optimizer == "muon"):
+            raise RequestError("text_share must be 0 and optimizer adamw with lora or shard: both need whole networks.")
 
 
 Kinds = TypeVar("Kinds", bound=Common)
 
 
-def recipes() -> list[str]:
-    """The names of the recipes that come with the program."""
-    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+def recipes(kind: type[Common] = Settings) -> list[str]:
+    """The names of the recipes that come with the program, for settings of a kind."""
+    return sorted(path.stem for path in folder_of(kind).glob("*.toml"))
+
+
+def folder_of(kind: type[Common]) -> Path:
+    return RECIPES / "pretrain" if kind is Pretraining else RECIPES
 
 
 def read_recipe(recipe: str, plain: Kinds) -> Kinds:
     """A recipe by its name or its file, over plain settings; RequestError for what is none or says it wrongly."""
-    path = Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml"
+    path = Path(recipe) if recipe.endswith(".toml") else folder_of(type(plain)) / f"{recipe}.toml"
     if not path.is_file():
-        raise RequestError(f"recipe must be one of {', '.join(recipes())}, or a .toml file, not {recipe!r}.")
+        there = ", ".join(recipes(type(plain)))
+        raise RequestError(f"recipe must be one of {there}, or a .toml file, not {recipe!r}.")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -1,190 +1,231 @@
-"""Training clips and their captions: still emoji moved by a formula, and animated emoji, the verb in the caption.
+"""Clips of the bundled video model's world and their captions: one object of the image model's world, in motion.
 
-Sources: the stills of rmd/worlds/pictures and npm `@lobehub/fluent-emoji-anim-1` … `-4` (Microsoft Fluent Emoji, MIT;
-256×256 animated WebP named by code points, about half of them move).
-
-Every clip of one caption shows the same movement from the first frame to the last; only the object's place varies by a
-few pixels and the background by a shade. What varies more is left blurred by a small model.
+A clip begins as a picture does (rmd/worlds/views.py): an object in some style, size, place and side on some background.
+Then it moves by a formula, from the first frame to the last. Captions name object and motion, mostly the background,
+and sometimes more; what they leave open, a model's seed has to decide.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from rmd.backbones.cards import with_article
-from rmd.worlds import emoji
+from rmd.worlds import views
+from rmd.worlds.emoji import COLOURS, STYLES, concepts
+from rmd.worlds.views import Views
 
-ANIMATIONS = tuple(f"@lobehub/fluent-emoji-anim-{i}@1.0.0" for i in range(1, 5))
 FRAMES, FPS = 13, 8
 HIGH, LOW = 128, 64  # pixels
-REACH = 0.012  # offset of an object, as a share of the canvas
 
 OBJECTS = (
     "fox", "panda", "strawberry", "car", "rocket", "cat", "soccer ball", "penguin", "pizza", "heart", "frog",
     "sunflower", "sailboat", "hamburger", "pumpkin", "ladybug", "unicorn", "cactus", "donut", "smiling face", "star",
     "snowman", "pig", "chick",
 )  # fmt: skip
-ANIMATED = (
-    "fox", "panda", "rocket", "cat", "penguin", "heart", "frog", "pumpkin", "ladybug", "unicorn", "smiling face",
-    "star", "snowman", "pig", "chick",
-)  # fmt: skip
-"""Objects whose animation is plain to see at 64 px."""
-PHRASING = (0.7, 0.15, 0.15)  # how often each caption of `captions` is used
-COLOURS = ("white", "gray", "light blue", "blue", "green", "yellow", "pink", "purple")
-
-
-CAPTION_WORDS = ("a", "an", "the", "on", "of", "background", "3d", "emoji", "that")
-
-
-@dataclass(frozen=True)
-class Pose:
-    """An object in a frame: its size and place (of its centre, from the canvas's) in canvases, clockwise angle."""
-
-    scale: float
-    x: float = 0.0
-    y: float = 0.0
-    angle: float = 0.0  # radians
 
 
 @dataclass(frozen=True)
 class Motion:
-    """A movement: the participle and the verb used in captions, and the pose at time u from 0 to 1."""
+    """A movement: the participle and the verb used in captions, and the object's largest size in it, in canvases.
+
+    along: the axes, 0 (right) and 1 (down), along which the object moves.
+    """
 
     doing: str
     does: str
-    pose: Callable[[float], Pose]
-    animated: bool = False  # the object's own animation, not its still
+    size: tuple[float, float]
+    along: tuple[int, ...] = ()
 
 
 MOTIONS = (
-    Motion("sliding left", "slides left", lambda u: Pose(0.58, x=0.21 - 0.42 * u)),
-    Motion("sliding right", "slides right", lambda u: Pose(0.58, x=0.42 * u - 0.21)),
-    Motion("bouncing", "bounces", lambda u: Pose(0.58, y=0.16 - 0.32 * abs(math.sin(2 * math.pi * u)))),
-    Motion("spinning", "spins", lambda u: Pose(0.66, angle=2 * math.pi * u)),
-    Motion("zooming in", "zooms in", lambda u: Pose(0.3 * 3**u)),
-    Motion("zooming out", "zooms out", lambda u: Pose(0.9 / 3**u)),
-    Motion("wiggling", "wiggles", lambda u: Pose(0.7), animated=True),
+    Motion("sliding left", "slides left", (0.42, 0.62), (0,)),
+    Motion("sliding right", "slides right", (0.42, 0.62), (0,)),
+    Motion("bouncing", "bounces", (0.42, 0.62), (1,)),
+    Motion("spinning", "spins", (0.5, 0.75)),
+    Motion("zooming in", "zooms in", (0.72, 0.92)),
+    Motion("zooming out", "zooms out", (0.72, 0.92)),
+    Motion("wiggling", "wiggles", (0.5, 0.85)),
 )
+LEFT, RIGHT, BOUNCE, SPIN, IN, OUT, WIGGLE = range(len(MOTIONS))
+SWING = math.radians(12), math.radians(25)  # of a wiggle, to either side
+ZOOM = 2.0, 3.0  # the largest size by the smallest
+SMALL, BIG = 0.52, 0.62  # largest sizes below and above which a caption may say so, where the size stays
+
+CAPTION_WORDS = (
+    "a", "an", "the", "on", "of", "in", "at", "background", "emoji", "style", "that", *STYLES, "small", "big", "left",
+    "right", "top", "bottom", "middle", "mirrored",
+)  # fmt: skip
+"""What captions say beside objects, motions and colours."""
 
 
-def objects() -> list[emoji.Concept]:
-    """The objects of the bundled video model, in OBJECTS' order."""
-    known = {c.name: c for c in emoji.concepts()}
-    return [known[name] for name in OBJECTS]
+@dataclass(frozen=True)
+class Clips:
+    """What a batch of clips shows.
 
-
-def pairs() -> list[tuple[int, int]]:
-    """What there are clips of: indices of an object and a motion."""
-    return [
-        (i, j)
-        for i, name in enumerate(OBJECTS)
-        for j, motion in enumerate(MOTIONS)
-        if name in ANIMATED or not motion.animated
-    ]
-
-
-def fetch(data: Path) -> None:
-    """Download what the clips are made of; of the animations (730 MB) only the files needed are kept (5 MB)."""
-    emoji.fetch(data)
-    names = {c.file for c in objects() if c.name in ANIMATED}
-    for package in ANIMATIONS:
-        emoji.unpack(data, package, lambda path: path.rsplit("/", 1)[-1] in names)
-
-
-def source(data: Path, name: str, motion: Motion) -> Tensor:
-    """What moves, premultiplied uint8: a still (4, 256, 256), or an animation's frames (FRAMES, 4, 256, 256)."""
-    file = next(c.file for c in objects() if c.name == name)
-    if not motion.animated:
-        return emoji.load_picture(file)
-    folders = [emoji.package_folder(data, package) / "package" / "assets" for package in ANIMATIONS]
-    path = next(folder / file for folder in folders if (folder / file).exists())
-    with Image.open(path) as picture:
-        last = getattr(picture, "n_frames", 1) - 1
-        rows = []
-        for k in range(FRAMES):
-            picture.seek(round(k * last / (FRAMES - 1)))
-            rows.append(emoji.premultiplied(picture))
-    return torch.stack(rows)
-
-
-def move(picture: Tensor, motion: Motion, dx: float = 0.0, dy: float = 0.0) -> Tensor:
-    """What `source` gives, in motion → (4, FRAMES, 128, 128) in [0, 1], without background.
-
-    dx, dy: offset of the whole movement in canvases.
+    base: object, style, side and background, the largest size, and the middle of the movement. motion: indices (B,).
+    reach: how far or fast it goes, (B,) in [0, 1].
     """
-    rows = []
-    for k in range(FRAMES):
-        pose = motion.pose(k / (FRAMES - 1))
-        # from canvas to picture coordinates, both −1 … 1: undo the place, then the angle and the size
-        c, s = math.cos(pose.angle) / pose.scale, math.sin(pose.angle) / pose.scale
-        x, y = 2 * (pose.x + dx), 2 * (pose.y + dy)
-        rows.append([[c, s, -c * x - s * y], [-s, c, s * x - c * y]])
-    grid = F.affine_grid(torch.tensor(rows), [FRAMES, 4, emoji.SIZE, emoji.SIZE], align_corners=False)
-    moved = F.grid_sample((picture.float() / 255).expand(FRAMES, -1, -1, -1), grid, align_corners=False)
-    return F.avg_pool2d(moved, emoji.SIZE // HIGH).transpose(0, 1)
+
+    base: Views
+    motion: Tensor
+    reach: Tensor
+
+    def __len__(self) -> int:
+        return len(self.motion)
+
+    def to(self, device: torch.device) -> Clips:
+        return Clips(self.base.to(device), self.motion.to(device), self.reach.to(device))
+
+    def rows(self, part: slice) -> Clips:
+        return Clips(self.base.rows(part), self.motion[part], self.reach[part])
 
 
-def place(moved: Tensor, colour: str, generator: torch.Generator) -> Tensor:
-    """Put a moving object (4, F, S, S) on a background that stays as it is → (3, F, S, S) in [0, 1]."""
-    canvas = emoji.background(emoji.COLOURS[colour], generator, moved.shape[-1])[:, None]
-    return (canvas * (1 - moved[3:]) + moved[:3]).clamp(0, 1)
+def known() -> list[int]:
+    """The objects' numbers among the image world's."""
+    names = [c.name for c in concepts()]
+    return [names.index(name) for name in OBJECTS]
 
 
-def clip(picture: Tensor, motion: Motion, colour: str, generator: torch.Generator) -> Tensor:
-    """A training clip, (3, FRAMES, 128, 128) in [0, 1]."""
-    dx, dy = ((2 * torch.rand(2, generator=generator) - 1) * REACH).tolist()
-    return place(move(picture, motion, dx, dy), colour, generator)
+def draw(count: int, generator: torch.Generator) -> Clips:
+    """Random clips of any object in any motion, everything independent but size and place, which keep the object on
+    the canvas in all frames."""
+
+    def uniform() -> Tensor:
+        return torch.rand(count, generator=generator)
+
+    base = views.draw(count, generator)
+    motion = torch.randint(len(MOTIONS), (count,), generator=generator)
+    low, high = torch.tensor([m.size for m in MOTIONS])[motion].unbind(dim=1)
+    scale, reach = low + (high - low) * uniform(), uniform()
+    room = (1 - scale) / 2
+    left = [torch.where(moves(motion, axis), room - travel(scale, reach), room) for axis in (0, 1)]
+    base = replace(
+        base,
+        concept=torch.tensor(known())[torch.randint(len(OBJECTS), (count,), generator=generator)],
+        scale=scale,
+        x=left[0] * (2 * uniform() - 1),
+        y=left[1] * (2 * uniform() - 1),
+        angle=torch.zeros(count),
+    )
+    return Clips(base, motion, reach)
+
+
+def moves(motion: Tensor, axis: int) -> Tensor:
+    """Whether motions (B,) go along an axis."""
+    return torch.tensor([axis in m.along for m in MOTIONS], device=motion.device)[motion]
+
+
+def travel(scale: Tensor, reach: Tensor) -> Tensor:
+    """How far a moving object goes from its middle place to either side, in canvases."""
+    return (1 - scale) / 2 * (0.6 + 0.4 * reach)
+
+
+def poses(clips: Clips, times: Tensor) -> Views:
+    """The views of all frames, clip by clip (B·F rows), differentiable in size, place and reach.
+
+    times: of the frames (F,), 0 at the first of a clip and 1 at the last.
+    """
+    base, reach, u = clips.base, clips.reach[:, None], times.to(clips.reach.device)[None]
+    scale, x, y, angle = (getattr(base, name)[:, None].expand(-1, u.shape[1]) for name in ("scale", "x", "y", "angle"))
+    far, ratio = travel(base.scale, clips.reach)[:, None], ZOOM[0] + (ZOOM[1] - ZOOM[0]) * reach
+    swing = SWING[0] + (SWING[1] - SWING[0]) * reach
+
+    def where(number: int, moved: Tensor, still: Tensor) -> Tensor:
+        return torch.where((clips.motion == number)[:, None], moved, still)
+
+    x = where(LEFT, x + far * (1 - 2 * u), where(RIGHT, x - far * (1 - 2 * u), x))
+    y = where(BOUNCE, y + far * (1 - 2 * (2 * math.pi * u).sin().abs()), y)
+    scale = where(IN, scale * ratio ** (u - 1), where(OUT, scale * ratio**-u, scale))
+    angle = where(SPIN, angle + 2 * math.pi * u, where(WIGGLE, angle + swing * (4 * math.pi * u).sin(), angle))
+    rows = {f.name: getattr(base, f.name).repeat_interleave(u.shape[1], dim=0) for f in fields(base)}
+    rows |= {"scale": scale.flatten(), "x": x.flatten(), "y": y.flatten(), "angle": angle.flatten()}
+    return Views(**rows)
+
+
+def instants(count: int = FRAMES) -> Tensor:
+    """The times of so many frames spread over a clip."""
+    return torch.linspace(0, 1, count)
+
+
+def render(sprites: Tensor, clips: Clips, size: int = HIGH, times: Tensor | None = None) -> Tensor:
+    """(B, 3, F, size, size) in [0, 1]; sprites: as `emoji.load_sprites` gives them."""
+    u = instants() if times is None else times
+    frames = views.render(sprites, poses(clips, u), size)
+    return frames.unflatten(0, (len(clips), len(u))).transpose(1, 2)
 
 
 def shrink(x: Tensor) -> Tensor:
     """Half the height and width of a batch of clips (B, C, F, H, W)."""
-    return F.avg_pool3d(x, (1, 2, 2))
+    return torch.nn.functional.avg_pool3d(x, (1, 2, 2))
+
+
+def remarks(clips: Clips, row: int) -> dict[str, list[str]]:
+    """What a caption could say of a clip beside object, motion and background: by kind, in the words it would use."""
+    base, motion = clips.base, MOTIONS[int(clips.motion[row])]
+    scale, x, y = (float(getattr(base, name)[row]) for name in ("scale", "x", "y"))
+    steady = "zooming" not in motion.doing
+    sizes = ["small"] if steady and scale < SMALL else ["big"] if steady and scale > BIG else []
+    aside = views.ASIDE
+    places = [] if 0 in motion.along else ["on the left"] * (x < -aside) + ["on the right"] * (x > aside)
+    places += [] if 1 in motion.along else ["at the top"] * (y < -aside) + ["at the bottom"] * (y > aside)
+    if not motion.along and max(abs(x), abs(y)) < views.CENTRED:
+        places = ["in the middle"]
+    sides = ["mirrored"] if int(base.mirrored[row]) and concepts()[int(base.concept[row])].sided else []
+    return {"size": sizes, "place": places, "side": sides, "style": [STYLES[int(base.style[row])]]}
 
 
 def prompt(name: str, motion: Motion, colour: str) -> str:
     """The plainest caption."""
-    return f"{with_article(name)} {motion.doing} on {with_article(colour)} background"
+    return phrase(name, motion, colour, {})
 
 
-def captions(name: str, motion: Motion, colour: str) -> tuple[str, ...]:
-    """All phrasings of a clip's caption, the plainest first."""
-    return (
-        prompt(name, motion, colour),
-        f"{name} {motion.doing}, {colour} background",
-        f"a 3d emoji of {with_article(name)} that {motion.does} on {with_article(colour)} background",
-    )
+def phrase(name: str, motion: Motion, colour: str | None, said: dict[str, str]) -> str:
+    """A caption in the fullest form: “a small fox bouncing on the left, flat style, on a green background”."""
+    doing = " ".join(filter(None, [motion.doing, said.get("place")]))
+    return views.phrase(name, colour, {**said, "place": doing})
 
 
-def captions_of(latents: dict[str, Tensor], pick: Tensor, generator: torch.Generator) -> list[str]:
-    """Captions of stored latents, by their rows in the store, in one of the phrasings."""
-    return [
-        phrased(OBJECTS[i], MOTIONS[j], COLOURS[k], generator)
-        for i, j, k in zip(*(latents[name][pick].tolist() for name in ("object", "motion", "colour")), strict=True)
-    ]
+def caption(clips: Clips, row: int, generator: torch.Generator) -> str:
+    """A caption of one clip in one of the phrasings the model should understand."""
+    base, motion = clips.base, MOTIONS[int(clips.motion[row])]
+    name, colour = concepts()[int(base.concept[row])].name, list(COLOURS)[int(base.colour[row])]
+    u = torch.rand(11, generator=generator).tolist()
+    if u[0] < 0.06:
+        return f"{name} {motion.doing}"
+    if u[0] < 0.14:
+        return f"{name} {motion.doing}, {colour} background"
+    known = remarks(clips, row)
+    if u[0] < 0.22:
+        subject = f"a {known['style'][0]} emoji of {with_article(name)}"
+        return f"{subject} that {motion.does} on {with_article(colour)} background"
+    said: dict[str, str] = {}
+    if u[1] >= views.PLAIN:
+        for kind, chance, which in zip(known, u[2:6], u[6:10], strict=True):
+            if known[kind] and chance < views.NAMED:
+                said[kind] = known[kind][int(which * len(known[kind]))]
+    return phrase(name, motion, colour if u[10] < 0.92 else None, said)
+
+
+def captions(clips: Clips, generator: torch.Generator) -> list[str]:
+    """One caption for each clip."""
+    return [caption(clips, row, generator) for row in range(len(clips))]
 
 
 def draw_captions(count: int, generator: torch.Generator) -> list[str]:
-    """Captions of any object in any of its motions on any colour."""
-    return [phrased(*drawn(generator), generator) for _ in range(count)]
+    """Captions of anything the world holds."""
+    return captions(draw(count, generator), generator)
 
 
-def drawn(generator: torch.Generator) -> tuple[str, Motion, str]:
-    """A random object in one of its motions on a random colour."""
-    known = pairs()
-    pair, colour = (int(torch.randint(n, (), generator=generator)) for n in (len(known), len(COLOURS)))
-    i, j = known[pair]
-    return OBJECTS[i], MOTIONS[j], COLOURS[colour]
-
-
-def phrased(name: str, motion: Motion, colour: str, generator: torch.Generator) -> str:
-    """One of the captions, mostly the plainest."""
-    number = int(torch.multinomial(torch.tensor(PHRASING), 1, generator=generator))
-    return captions(name, motion, colour)[number]
+def sheet_captions() -> Sequence[str]:
+    """Fixed captions for the sheets that a training run writes."""
+    return (
+        "a fox sliding left on a green background",
+        "a small rocket bouncing on the left, flat style, on a light blue background",
+        "a panda spinning on a pink background",
+        "a smiling face zooming in",
+    )

@@ -17,7 +17,7 @@ from rmd import cli
 from rmd.backbones import catalog
 from rmd.backbones.loading import open_backbone, open_student
 from rmd.train.memory import needed, parameters
-from rmd.train.settings import Settings, assignments, changed, read_recipe, recipes
+from rmd.train.settings import Pretraining, Settings, assignments, changed, read_recipe, recipes
 
 QUICK = ("--set", "warm_up=1", "--set", "fake_updates=1", "--set", "batch=1", "--set", "patience=1")
 
@@ -149,6 +149,8 @@ def test_every_recipe_can_be_read_and_says_where_it_was_not_run() -> None:
         text = (Path(cli.__file__).parent / "train" / "recipes" / f"{name}.toml").read_text()
         assert text.startswith("# ")
         assert settings.backbone.startswith("emoji") == ("Not yet run at full size" not in text)
+    for name in recipes(Pretraining):
+        assert name.startswith(read_recipe(name, Pretraining(rate=1e-5)).backbone)
 
 
 def test_settings_given_as_text_are_numbers_where_they_are_numbers() -> None:

@@ -21,21 +21,17 @@ from rmd.train.distiller import Distiller
 from rmd.train.loop import Replicas, Run
 from rmd.train.roles import Trained
 from rmd.train.settings import Settings
-from rmd.train.source import Pictures
+from rmd.train.source import Source
+from rmd.train.world import World
 
 SCHEDULE = scaled_linear()
 
 
-class PromptList:
+class PromptList(Source):
     """Two prompts and no pictures."""
-
-    texts = None
 
     def prompts(self, count: int, generator: torch.Generator) -> list[str]:
         return ["fox", "star"][:count]
-
-    def latents(self, count: int, full: bool, generator: torch.Generator) -> None:
-        return None
 
 
 def encoded(backbone: Backbone) -> Conditioning:
@@ -273,7 +269,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
 
     def distilled(name: str) -> None:
         loaded = open_backbone(tiny_sdxl, "tiny", torch.device("cpu"), torch.float32)
-        distill.train(loaded, Pictures(loaded), settings, tmp_path / name)
+        distill.train(loaded, World("emoji", loaded, 0), settings, tmp_path / name)
 
     def weights(name: str) -> torch.Tensor:
         state = torch.load(tmp_path / name / "state.pt", weights_only=True)

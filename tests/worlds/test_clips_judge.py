@@ -1,101 +1,111 @@
-"""The nearest-clip classifier on the stills and drawn stand-ins for the animations (not in the repository)."""
+"""The judge of clips: right on real ones, and it sees what is wrong with others."""
 
-import random
+from __future__ import annotations
+
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
 
 from rmd.checks import RequestError
 from rmd.worlds import clips, emoji
-from rmd.worlds import clips_judge as motion
+from rmd.worlds import clips_judge as judging
 
 
 @pytest.fixture(scope="module")
-def templates(tmp_path_factory: pytest.TempPathFactory) -> motion.ClipTemplates:
-    """References of four objects, each a drawing of its own."""
-    root = tmp_path_factory.mktemp("data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clips, "OBJECTS", clips.OBJECTS[:4])
-        animations = emoji.package_folder(root, clips.ANIMATIONS[-1]) / "package" / "assets"
-        animations.mkdir(parents=True)
-        for number, concept in enumerate(clips.objects()):
-            draw = random.Random(number)
-            boxes = []
-            for _ in range(3):
-                x, y = draw.randint(20, 120), draw.randint(20, 120)
-                boxes.append((x, y, x + draw.randint(40, 110), y + draw.randint(40, 110)))
-            colours = [(*(draw.randint(0, 255) for _ in range(3)), 255) for _ in boxes]
-            if concept.name in clips.ANIMATED:
-                rows = [ellipses(boxes, colours, 20 * (k % 3)) for k in range(30)]
-                rows[0].save(animations / concept.file, save_all=True, append_images=rows[1:], duration=40)
-        return motion.ClipTemplates(root)
+def judge() -> judging.Judge:
+    return judging.Judge()
 
 
-def ellipses(boxes: list[tuple[int, ...]], colours: list[tuple[int, ...]], down: int) -> Image.Image:
-    picture = Image.new("RGBA", (256, 256), (0, 0, 0, 0))
-    for (x, y, right, bottom), colour in zip(boxes, colours, strict=True):
-        ImageDraw.Draw(picture).ellipse((x, y + down, right, bottom + down), fill=colour)
-    return picture
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer rounds than a study's."""
+    monkeypatch.setattr(judging, "GLANCE", (12, 5))
+    monkeypatch.setattr(judging, "LOOK", (25, 5))
 
 
-def made(templates: motion.ClipTemplates, prompt: str) -> torch.Tensor:
-    name, doing, colour = motion.parse_prompt(prompt)
-    return clips.clip(templates.sources[name, doing.doing], doing, colour, torch.Generator().manual_seed(0)) * 2 - 1
+def real(judge: judging.Judge, prompt: str) -> torch.Tensor:
+    """(1, 3, F, 128, 128) in [−1, 1]."""
+    return judging.pictures(prompt, 1, torch.Generator().manual_seed(0), judge.sprites)
 
 
-def test_it_tells_object_motion_and_background(templates: motion.ClipTemplates) -> None:
-    said = ["a fox sliding left on a blue background", "a strawberry bouncing on a white background"]
-    right = templates.score(torch.stack([made(templates, p) for p in said]), said)
-    assert (right["object"], right["motion"], right["both"], right["background"]) == (1, 1, 1, 1)
-    assert right["detail_error"] < 0.1
-    seen = ["a fox sliding right on a blue background", "a panda bouncing on a pink background"]
-    wrong = templates.score(torch.stack([made(templates, p) for p in seen]), said)
-    assert (wrong["object"], wrong["motion"], wrong["both"], wrong["background"]) == (0.5, 0.5, 0, 0.5)
+def test_it_tells_object_motion_background_and_words(judge: judging.Judge) -> None:
+    said = ["a fox sliding left, flat style, on a blue background", "a small strawberry bouncing on a white background"]
+    right = judge.score(torch.cat([real(judge, prompt) for prompt in said]), said)
+    assert {right[name] for name in ("object", "motion", "both", "background", "words")} == {1.0}
+    assert right["detail_error"] < 0.08
+    seen = [
+        "a fox sliding right, 3d style, on a blue background",
+        "a big panda bouncing on a pink background",
+    ]
+    wrong = judge.score(torch.cat([real(judge, prompt) for prompt in seen]), said)
+    names = ("object", "motion", "both", "background", "words")
+    assert [wrong[name] for name in names] == [0.5, 0.5, 0, 0.5, 0]
 
 
-def test_a_clip_played_backwards_is_another_motion(templates: motion.ClipTemplates) -> None:
-    clip = made(templates, "a fox zooming in on a green background")
-    assert templates.nearest((clip + 1) / 2) == ("fox", "zooming in")
-    assert templates.nearest((clip.flip(1) + 1) / 2) == ("fox", "zooming out")
+def test_a_clip_played_backwards_is_another_motion(judge: judging.Judge) -> None:
+    prompt = "a fox zooming in on a green background"
+    assert judge.score(real(judge, prompt), [prompt])["motion"] == 1
+    assert judge.score(real(judge, prompt).flip(2), [prompt])["motion"] == 0
 
 
-def test_an_animation_plays_from_its_first_frame_to_its_last(templates: motion.ClipTemplates) -> None:
-    frames = templates.sources["fox", "wiggling"]
-    assert frames.shape == (clips.FRAMES, 4, 256, 256)
-    assert not torch.equal(frames[0], frames[1])
-    clip = made(templates, "a panda wiggling on a green background")
-    assert templates.nearest((clip + 1) / 2) == ("panda", "wiggling")
-    assert ("strawberry", "wiggling") not in templates.sources
+def test_the_detail_error_sees_blur_and_jumps(judge: judging.Judge) -> None:
+    prompt = "a ladybug spinning on a gray background"
+    asked, sharp = judging.parse_prompt(prompt), real(judge, prompt)[0]
+    blurred = F.avg_pool2d(F.pad(sharp.transpose(0, 1), (6,) * 4, mode="replicate"), 13, stride=1).transpose(0, 1)
+    jumping = sharp[:, torch.randperm(clips.FRAMES, generator=torch.Generator().manual_seed(0))]
+    errors = [judge.marks(one, asked)["detail_error"][0] for one in (sharp, blurred, jumping)]
+    assert errors[1] > 1.5 * errors[0]
+    assert errors[2] > 1.5 * errors[0]
 
 
-def test_the_detail_error_sees_blur(templates: motion.ClipTemplates, monkeypatch: pytest.MonkeyPatch) -> None:
-    squares = (torch.arange(256) // 32 % 2).byte() * 255
-    checkers = torch.stack([squares.expand(256, 256) ^ squares[:, None]] * 3 + [torch.full((256, 256), 255).byte()])
-    monkeypatch.setitem(templates.sources, ("car", "spinning"), checkers)
-    prompt = "a car spinning on a gray background"
-    name, doing, _ = motion.parse_prompt(prompt)
-    sharp = (made(templates, prompt) + 1) / 2
-    blurred = F.avg_pool2d(F.pad(sharp, (4,) * 4, mode="replicate"), 9, stride=1)
-    assert templates.detail_error(blurred, name, doing) > 1.5 * templates.detail_error(sharp, name, doing)
+def test_real_clips_are_told_apart(judge: judging.Judge) -> None:
+    found = judging.on_real(judge, count=6)
+    assert found["both"] == found["background"] == 1
 
 
-def test_real_clips_are_told_apart(templates: motion.ClipTemplates, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clips, "OBJECTS", clips.OBJECTS[:4])
-    assert motion.on_real(templates, count=8)["both"] >= 0.8
+def test_a_fit_finds_what_was_drawn(judge: judging.Judge) -> None:
+    shown = clips.draw(3, torch.Generator().manual_seed(3))
+    x = clips.render(judge.sprites, shown) * 2 - 1
+    for row in range(3):
+        one = shown.rows(slice(row, row + 1))
+        moved = replace(one, base=replace(one.base, x=one.base.x + 0.03, scale=one.base.scale - 0.02))
+        error, found = judge.fit(x[row], moved, judging.DETAIL, 40, 5)
+        assert float(error.sqrt()) < 0.03
+        assert float((found.base.x - one.base.x).abs()) < 0.01
 
 
-def test_prompts_must_be_of_the_plain_form() -> None:
-    name, doing, colour = motion.parse_prompt("a soccer ball zooming out on a light blue background")
-    assert (name, doing.doing, colour) == ("soccer ball", "zooming out", "light blue")
-    with pytest.raises(RequestError, match="zebra"):
-        motion.parse_prompt("a zebra spinning on a blue background")
+def test_only_words_of_the_world_are_understood() -> None:
+    asked = judging.parse_prompt("a soccer ball zooming out on a light blue background")
+    assert (asked.name, asked.motion.doing, asked.colour, asked.said) == (
+        "soccer ball", "zooming out", "light blue", {}
+    )  # fmt: skip
+    assert judging.parse_prompt("a flat emoji of a star that wiggles on a pink background").motion.does == "wiggles"
+    for strange in (
+        "a zebra spinning on a blue background",
+        "a fox on a blue background",
+        "a lion spinning",
+        "a fox spinning, tilted left",
+    ):
+        with pytest.raises(RequestError, match="is not of the form"):
+            judging.parse_prompt(strange)
+
+
+def test_clips_alike_are_what_the_caption_says_and_differ() -> None:
+    prompt = "a big fox spinning, flat style"
+    found = judging.alike(prompt, 5, torch.Generator().manual_seed(0))
+    assert len(found) == 5
+    for row in range(5):
+        assert "big" in clips.remarks(found, row)["size"]
+        assert clips.MOTIONS[int(found.motion[row])].doing == "spinning"
+        assert emoji.STYLES[int(found.base.style[row])] == "flat"
+    assert len({int(colour) for colour in found.base.colour}) > 1
 
 
 def test_every_fixed_prompt_is_known() -> None:
     lines = (Path(__file__).parents[2] / "assets" / "prompts_video.txt").read_text().splitlines()
     assert len(lines) >= 20
-    assert len({motion.parse_prompt(line)[0] for line in lines}) == len(lines)
-    assert {motion.parse_prompt(line)[1] for line in lines} == set(clips.MOTIONS)
+    assert len({judging.parse_prompt(line).name for line in lines}) == len(lines)
+    assert {judging.parse_prompt(line).motion for line in lines} == set(clips.MOTIONS)

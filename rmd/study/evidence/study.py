@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -48,7 +49,7 @@ class Judge(Protocol):
 
 
 Draw = Callable[[str, int, torch.Generator], Tensor]
-"""Real pictures (B, 3, H, W) in [−1, 1] of a prompt."""
+"""Real pictures or clips (B, 3, F, H, W) in [−1, 1] of a prompt."""
 
 
 @dataclass
@@ -136,8 +137,8 @@ class Study:
             for index, prompt in enumerate(self.prompts):
                 g = torch.Generator().manual_seed(SEED + 2 * index + number)
                 if not store.path((index + 1) * self.seeds - 1).is_file():
-                    for seed, picture in enumerate(self.draw(prompt, self.seeds, g)):
-                        store.put(index * self.seeds + seed, (to_image(picture),))
+                    for seed, clip in enumerate(self.draw(prompt, self.seeds, g)):
+                        store.put(index * self.seeds + seed, images(clip))
             self.stores[name] = store
         backbone: Any = self.loaded(self.requests(Row("", "teacher", {"student": "none"}))[0]).teacher
         if hasattr(backbone.pipe.vae, "encoder"):
@@ -146,21 +147,19 @@ class Study:
     @torch.inference_mode()
     def round_trip(self, backbone: Any, items: str) -> None:
         """What the autoencoder alone makes of real pictures: the best that any network on its latents can reach."""
-        vae = backbone.pipe.vae
         store = Store(self.folder / "samples" / Row(ROUND_TRIP, "data").slug, {"items": items})
         for start in range(0, self.count, CHUNK):
             stop = min(start + CHUNK, self.count)
             if not store.path(stop - 1).is_file():
-                pixels = self.stores[REAL].read(start, stop)[:, :, 0].to(backbone.device, vae.dtype)
-                latents = vae.encode(pixels).latents
-                for index, picture in enumerate(vae.decode(latents).sample.float().clamp(-1, 1).cpu(), start=start):
-                    store.put(index, (to_image(picture),))
+                pixels = self.stores[REAL].read(start, stop, self.frames)
+                again = backbone.pixels(backbone.latents(pixels if self.frames > 1 else pixels[:, :, 0])).cpu()
+                for index, made in enumerate(again, start=start):
+                    store.put(index, images(made if made.ndim == 4 else made[:, None]))
         self.stores[ROUND_TRIP] = store
 
     def pixels(self, name: str, indices: Sequence[int]) -> Tensor:
         """(B, 3, F, H, W) in [−1, 1]."""
-        frames = self.frames if name not in (REAL, AGAIN, ROUND_TRIP) else 1
-        return torch.cat([self.stores[name].read(i, i + 1, frames) for i in indices])
+        return torch.cat([self.stores[name].read(i, i + 1, self.frames) for i in indices])
 
     def features(self, name: str, network: Callable[[Tensor], Tensor], kind: str = "features") -> Tensor:
         """(N, D) of a row, kept beside its samples by kind."""
@@ -302,6 +301,11 @@ class Study:
         kept = ("steps", "switch", "plan", "size", "low", "reinjection", "eta", "mapping", "upsampler", "guidance")
         own = ("teacher_steps", "guidance", "size") if row.role == "teacher" else kept
         return {"role": row.role, "weights": self.weights(row), **{name: settings[name] for name in own}}
+
+
+def images(clip: Tensor) -> tuple[Image.Image, ...]:
+    """The frames of (3, F, H, W) in [−1, 1]."""
+    return tuple(to_image(frame) for frame in clip.unbind(dim=1))
 
 
 def seconds(timings: Timings) -> dict[str, Any]:

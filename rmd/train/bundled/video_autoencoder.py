@@ -3,9 +3,8 @@
 Two frames to one where Wan's own has four: at this size four left what moves fast or turns a smear. As the second
 generation of Wan's own, it works on 2×2 patches of pixels, which makes it four times cheaper. Only the
 convolutions that halve and double the frame rate look across time, which makes training three times cheaper again
-(frames.py) and much steadier: with all taps open the first clips undid what the stills had taught. Training begins with
-stills; then come clips, those convolutions starting as plain averages and repeats. The rest (initialisation, scale
-equivariance) is as in rmd/train/autoencoder.py.
+(frames.py) and much steadier; they start as plain averages and repeats. The rest (initialisation, scale equivariance,
+noisy latents for the decoder) is as in image_autoencoder.py.
 """
 
 from __future__ import annotations
@@ -21,16 +20,18 @@ from torch import Tensor, nn
 
 from rmd.train.bundled import video_frames as frames
 from rmd.train.bundled.image_autoencoder import gradient_l1
-from rmd.train.loop import Average, Replicas, Run, cosine, generator_for, mixed, set_rate
+from rmd.train.loop import CPU, Average, Replicas, Run, cosine, generator_for, mixed, set_rate
+from rmd.train.pool import Pool
 from rmd.train.sheets import save_sheet
-from rmd.worlds import clips
+from rmd.worlds import clips, emoji
 
 CHANNELS, PACKED = 16, 2  # of the latents; frames in one of theirs
 RATE, SEED = 1.5e-3, 11
-STILLS = 0.12  # share of the steps that see single frames only
 SIDE = 64  # pixels of the training crops
-BATCH = {"stills": 32, "clips": 8}
-SPAN = 9  # frames of a training clip, beginning at a latent frame's first
+BATCH = {"cpu": 8, "cuda": 64}
+NEW, BLOCKS = 1, 192  # clips drawn anew for each step, and how many such blocks there are to draw batches from
+SPAN = 9  # frames of a training clip
+NOISE = 0.15  # added to latents at most; every clip has its own
 
 
 def build() -> AutoencoderKLWan:
@@ -83,42 +84,36 @@ def _start(conv: nn.Conv2d | nn.Conv3d, gain: float) -> None:
         nn.init.zeros_(conv.bias)
 
 
-class Clips:
-    """The objects in all their movements, kept so that a training clip only needs a background."""
+def whole_clips(sprites: Tensor, blocks: int) -> Pool:
+    """Clips of the world as they are, (3, FRAMES, 128, 128) in 0 … 255, one new one a step."""
 
-    def __init__(self, data: Path):
-        kinds = [(clips.OBJECTS[i], clips.MOTIONS[j]) for i, j in clips.pairs()]
-        self.moved = [
-            (clips.move(clips.source(data, name, motion), motion) * 255).round().byte() for name, motion in kinds
-        ]
+    def draw(number: int) -> tuple[dict[str, Tensor], list[str]]:
+        shown = clips.draw(NEW, generator_for(SEED, number))
+        x = clips.render(sprites, shown.to(sprites.device))
+        return {"clips": (x * 255).round().byte()}, [""] * NEW
 
-    def draw(self, generator: torch.Generator, start: int = 0, span: int = clips.FRAMES) -> Tensor:
-        """`span` frames of a random clip, (1, 3, span, 128, 128) in [−1, 1]."""
-        i, k = (int(torch.randint(n, (), generator=generator)) for n in (len(self.moved), len(clips.COLOURS)))
-        moved = self.moved[i][:, start : start + span].float() / 255
-        return clips.place(moved, clips.COLOURS[k], generator)[None] * 2 - 1
+    return Pool(draw, blocks)
 
-    def batch(self, kind: str, count: int, generator: torch.Generator) -> Tensor:
-        """(count, 3, T, 64, 64): crops at full size and whole frames at half size; T is 1 for stills, else SPAN."""
-        rows = []
-        for i in range(count):
-            blocks = (clips.FRAMES - SPAN) // PACKED + 1
-            start, span = PACKED * int(torch.randint(blocks, (), generator=generator)), SPAN
-            if kind == "stills":
-                start, span = int(torch.randint(clips.FRAMES, (), generator=generator)), 1
-            x = self.draw(generator, start, span)
-            if i % 2:
-                x = clips.shrink(x)
-            room = x.shape[-1] - SIDE + 1
-            top, left = (int(torch.randint(room, (), generator=generator)) for _ in range(2))
-            rows.append(x[..., top : top + SIDE, left : left + SIDE])
-        return torch.cat(rows)
+
+def batch(pool: Pool, count: int, generator: torch.Generator) -> Tensor:
+    """(count, 3, SPAN, 64, 64) in [−1, 1]: crops at full size and whole frames at half size, half of each."""
+    rows = []
+    for i, clip in enumerate(pool.pick("clips", count, generator)[0]):
+        start = int(torch.randint(clips.FRAMES - SPAN + 1, (), generator=generator))
+        x = clip[None, :, start : start + SPAN].float() / 127.5 - 1
+        if i % 2:
+            x = clips.shrink(x)
+        room = x.shape[-1] - SIDE + 1
+        top, left = (int(torch.randint(room, (), generator=generator)) for _ in range(2))
+        rows.append(x[..., top : top + SIDE, left : left + SIDE])
+    return torch.cat(rows)
 
 
 def loss(vae: AutoencoderKLWan, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Training loss and the plain reconstruction error (mean square, pixels in [−1, 1])."""
     z = frames.encode(vae, x)
-    noisy = z + 0.05 * torch.randn(z.shape, generator=generator)
+    spread = NOISE * torch.rand(len(z), 1, 1, 1, 1, generator=generator)
+    noisy = z + (spread * torch.randn(z.shape, generator=generator)).to(z.device)
     y = frames.decode(vae, noisy)
     half = frames.decode(vae, clips.shrink(noisy))
     z = z.float()
@@ -130,75 +125,81 @@ def loss(vae: AutoencoderKLWan, x: Tensor, generator: torch.Generator) -> tuple[
     return total, mse.detach()
 
 
-def train(data: Path, folder: Path, steps: int = 2400, start: Path | None = None) -> AutoencoderKLWan:
+def train(
+    folder: Path,
+    steps: int = 20000,
+    minutes: float | None = None,
+    start: Path | None = None,
+    device: torch.device = CPU,
+) -> None:
     """Train or resume in `folder`; writes `folder/vae` (diffusers format) and sample sheets.
 
-    start: a folder of an autoencoder to go on from, whose training then has no stills.
+    start: a folder of an autoencoder to go on from. minutes: see `Run`.
     """
-    clips.fetch(data)
     vae = build() if start is None else AutoencoderKLWan.from_pretrained(start, dtype=torch.float32)
-    stills = STILLS * steps if start is None else 0
+    vae = vae.to(device)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    average = Average({"vae": vae}, decay=0.995)
-    run = Run(folder, {"vae": vae, "optimizer": optimizer, "average": average})
-    source = Clips(data)
-    g = generator_for(SEED, 10**6)
-    probe = torch.cat([source.draw(g) for _ in range(4)])
-    workers = torch.get_num_threads()
-    replicas = Replicas((vae,), workers)
+    average = Average({"vae": vae}, decay=0.998)
+    run = Run(folder, {"vae": vae, "optimizer": optimizer, "average": average}, minutes, device)
+    sprites = emoji.load_sprites().to(device)
+    pool, count = whole_clips(sprites, BLOCKS), BATCH[device.type]
+    probe = clips.render(sprites, clips.draw(12, generator_for(SEED, 10**6)).to(device)) * 2 - 1
+    # on a GPU one replica is the whole
+    workers = torch.get_num_threads() if device.type == "cpu" else 1
+    replicas, rate = Replicas((vae,), workers), RATE if start is None else RATE / 2
 
-    def backward(vae: AutoencoderKLWan, kind: str, seed: int) -> dict[str, float]:
-        g = generator_for(SEED, seed)
-        x = source.batch(kind, -(-BATCH[kind] // workers), g)
-        with mixed():
-            total, mse = loss(vae, x, g)
+    def backward(vae: AutoencoderKLWan, x: Tensor, seed: int) -> dict[str, float]:
+        with mixed(device):
+            total, mse = loss(vae, x, generator_for(SEED + 1, seed))
         total.backward()
         return {"loss": total.item(), "mse": mse.item()}
 
     for step in run.steps(steps, "video autoencoder"):
-        set_rate(optimizer, RATE * cosine(step, steps))
-        kind = "stills" if step < stills else "clips"
+        set_rate(optimizer, rate * min(1, (step + 1) / 100) * cosine(int(1000 * run.progress), 1000, warmup=0))
+        pool.at(step)
+        x = batch(pool, count, generator_for(SEED + 2, step))
         optimizer.zero_grad(set_to_none=True)
-        values = replicas.accumulate(backward, [(kind, step * workers + i) for i in range(workers)])
+        shares = [(part, step * workers + i) for i, part in enumerate(x.chunk(workers))]
+        values = replicas.accumulate(backward, shares)
         nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         average.update()
-        run.samples += BATCH[kind]
-        if (step + 1) % 200 == 0 or step + 1 == steps:
+        run.samples += count
+        if (step + 1) % 500 == 0 or run.last:
             average.swap()
             out = reconstruct(vae, probe)
-            rows = torch.cat([pair.transpose(0, 1) for pair in torch.stack([probe[:2], out[:2]], 1).flatten(0, 1)])
-            save_sheet(rows, folder / f"sheet-{step + 1:05d}.png", clips.FRAMES)
+            rows = torch.stack([probe[:8, :, 6], out[:8, :, 6]], 1).flatten(0, 1)
+            save_sheet(rows, folder / f"sheet-{step + 1:05d}.png", 8)
             psnr = {f"psnr_{x.shape[-1]}": quality(vae, x) for x in (probe, clips.shrink(probe))}
             average.swap()
             run.log(**values, **psnr)
     average.swap()
-    save(vae, source, folder / "vae")
-    return vae
+    run.log(**{f"psnr_{x.shape[-1]}": quality(vae, x) for x in (probe, clips.shrink(probe))})
+    save(vae, pool, folder / "vae")
 
 
 @torch.no_grad()
 def reconstruct(vae: AutoencoderKLWan, x: Tensor) -> Tensor:
-    with mixed():
+    with mixed(x.device):
         out = frames.decode(vae, frames.encode(vae, x))
     return out.float().clamp(-1, 1)
 
 
 def quality(vae: AutoencoderKLWan, x: Tensor) -> float:
-    """PSNR in dB of reconstructed clips (pixels taken in [0, 1])."""
-    return float(-10 * torch.log10(((reconstruct(vae, x) - x) / 2).square().mean()))
+    """Mean PSNR in dB of reconstructed clips (pixels taken in [0, 1])."""
+    return float((-10 * torch.log10(((reconstruct(vae, x) - x) / 2).square().mean(dim=(1, 2, 3, 4)))).mean())
 
 
 @torch.no_grad()
-def save(vae: AutoencoderKLWan, source: Clips, folder: Path) -> None:
+def save(vae: AutoencoderKLWan, pool: Pool, folder: Path) -> None:
     """Measure the latents' mean and spread per channel, note them in the configuration and write the folder."""
-    g = generator_for(SEED, 10**6 + 1)
-    with mixed():
-        parts = []
-        for _ in range(12):
-            x = source.draw(g)
-            for size in (x, clips.shrink(x)):
-                parts.append(frames.encode(vae, size).float().transpose(0, 1).flatten(1))
+    x = pool.rows["clips"][:48].float() / 127.5 - 1
+    with mixed(x.device):
+        parts = [
+            frames.encode(vae, size).float().transpose(0, 1).flatten(1)
+            for some in x.split(8)
+            for size in (some, clips.shrink(some))
+        ]
     z = torch.cat(parts, dim=1)
     vae.register_to_config(
         latents_mean=[round(v, 4) for v in z.mean(dim=1).tolist()],

@@ -1,48 +1,43 @@
-"""The video model's tokenizer and text encoder: a small byte-pair vocabulary and a tiny UMT5 encoder.
-
-`WanPipeline` masks and zeroes everything after a prompt's last token, so padding cannot carry a layout as it does in
-the image model. The tokenizer's template therefore puts T5's sentinel tokens before every prompt; each of them learns
-(layout.py) to stand for one place and time of the clip.
-"""
+"""The video model's tokenizer and text encoder: a small byte-pair vocabulary and a tiny UMT5 encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-PLACES = (7, 4, 4)
-"""Layout tokens over time, height and width: a latent frame of a 2×2 block of low-resolution cells each."""
-LAYOUT = PLACES[0] * PLACES[1] * PLACES[2]
-LENGTH = LAYOUT + 24  # tokens of a prompt with its layout tokens; the longest training caption has 16
+from rmd.worlds import clips, emoji
+
+LENGTH = 32  # tokens of a prompt; the longest training caption has 24
 WIDTH = 192
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 
 
+def trained_tokenizer(data: Path) -> PreTrainedTokenizerFast:
+    """One in which every word of the world is a token of its own; `data`: where the corpus was fetched to."""
+    names = [c.name for c in emoji.concepts()]
+    words = {word for one in (*names, *(m.doing for m in clips.MOTIONS)) for word in one.split()}
+    words |= {",", *emoji.COLOURS, *clips.CAPTION_WORDS, *(m.does for m in clips.MOTIONS)}
+    return build_tokenizer([*emoji.label_texts(data), *sorted(words) * 200])
+
+
 def build_tokenizer(corpus: Iterable[str], size: int = 2000) -> PreTrainedTokenizerFast:
-    """Train byte-pair encoding on the corpus; every prompt becomes layout tokens, words, end."""
-    sentinels = [f"<extra_id_{i}>" for i in range(LAYOUT)]
+    """Train byte-pair encoding on the corpus; every prompt becomes its words and an end."""
     trained = Tokenizer(models.BPE(unk_token=UNKNOWN))
     trained.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     trained.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(), pre_tokenizers.Metaspace()]
     )
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=[PAD, END, UNKNOWN, *sentinels], show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=[PAD, END, UNKNOWN], show_progress=False)
     trained.train_from_iterator(corpus, trainer)
-    special = [(token, trained.token_to_id(token)) for token in (END, *sentinels)]
     trained.post_processor = processors.TemplateProcessing(
-        single=f"{' '.join(sentinels)} $A {END}", special_tokens=special
+        single=f"$A {END}", special_tokens=[(END, trained.token_to_id(END))]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=trained,
-        pad_token=PAD,
-        eos_token=END,
-        unk_token=UNKNOWN,
-        additional_special_tokens=sentinels,
-        model_max_length=LENGTH,
+        tokenizer_object=trained, pad_token=PAD, eos_token=END, unk_token=UNKNOWN, model_max_length=LENGTH
     )
 
 
@@ -64,10 +59,3 @@ def build_encoder(tokenizer: PreTrainedTokenizerFast) -> UMT5EncoderModel:
     with torch.no_grad():
         encoder.shared.weight.mul_(0.3)  # T5's unit spread would take AdamW long to change
     return encoder
-
-
-def encode(tokenizer: PreTrainedTokenizerFast, encoder: UMT5EncoderModel, texts: list[str]) -> Tensor:
-    """(B, LENGTH, WIDTH) token features, zero after a prompt's end, as `WanPipeline.encode_prompt` makes them."""
-    tokens = tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
-    features = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
-    return features * tokens.attention_mask[..., None].to(features.dtype)

@@ -1,0 +1,67 @@
+"""What the bundled models are trained on: pictures or clips of a world, drawn and encoded as they are needed."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rmd.backbones.base import Backbone
+from rmd.train.bundled import video_frames
+from rmd.train.loop import generator_for, mixed
+from rmd.train.pool import Drawn, Pool
+from rmd.train.source import Source
+from rmd.worlds import clips, emoji, views
+
+KINDS: dict[str, ModuleType] = {"emoji": views, "emoji-clips": clips}
+NEW = {"emoji": {"cpu": 3, "cuda": 64}, "emoji-clips": {"cpu": 1, "cuda": 16}}
+"""Samples drawn anew for a step."""
+BLOCKS = {"cpu": 128, "cuda": 160}
+"""How many such blocks there are to draw batches from."""
+UNSEEN = 10**9
+"""The number from which on blocks are for no training step."""
+
+
+class World(Source):
+    """A bundled world. name: one of `settings.WORLDS`. seed: of all that is drawn."""
+
+    def __init__(self, name: str, backbone: Backbone, seed: int):
+        kind = backbone.device.type
+        self.backbone, self.seed, self.drawn = backbone, seed, KINDS[name]
+        self.sprites = emoji.load_sprites().to(backbone.device)
+        self.new = NEW[name][kind]
+        self.pool = Pool(lambda number: self.block(number, self.new), BLOCKS[kind])
+
+    def prompts(self, count: int, generator: torch.Generator) -> list[str]:
+        return self.drawn.draw_captions(count, generator)
+
+    def latents(self, count: int, full: bool, generator: torch.Generator) -> tuple[Tensor, list[str]]:
+        self.pool.at(self.step)
+        return self.pool.pick("high" if full else "low", count, generator)
+
+    def held_out(self, count: int) -> tuple[Tensor, list[str]]:
+        parts = [self.block(UNSEEN + start, min(self.new, count - start)) for start in range(0, count, self.new)]
+        return torch.cat([made["high"] for made, _ in parts]), [one for _, said in parts for one in said]
+
+    @torch.no_grad()
+    def block(self, number: int, count: int) -> Drawn:
+        """New samples in latents of both sizes, with their captions."""
+        g, spec, device = generator_for(self.seed, number), self.backbone.spec, self.backbone.device
+        shown = self.drawn.draw(count, g)
+        x = self.drawn.render(self.sprites, shown.to(device), spec.high[0]) * 2 - 1
+        small = F.interpolate(x.reshape(-1, 1, *x.shape[-2:]), size=spec.low, mode="area")
+        low = self.encoded(small.reshape(*x.shape[:-2], *spec.low))
+        return {"high": self.encoded(x), "low": low}, self.drawn.captions(shown, g)
+
+    def encoded(self, pixels: Tensor) -> Tensor:
+        """Latents (B, C, *S) float32 of pictures or clips in [−1, 1]."""
+        backbone: Any = self.backbone
+        with mixed(pixels.device):
+            if pixels.ndim == 4:
+                return backbone.latents(pixels).contiguous()
+            # as the class does it, in a third of the time
+            z = video_frames.encode(backbone.pipe.vae, pixels).float()
+        return backbone.scaled(z, backbone.pipe.vae).contiguous()

@@ -1,0 +1,116 @@
+"""The bundled worlds as sources: the pool, the start of a bundled teacher, and its training by the one loop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import CLIPTokenizer
+
+from rmd import cli
+from rmd.backbones.loading import open_backbone
+from rmd.train import world
+from rmd.train.bundled import image_autoencoder as autoencoder
+from rmd.train.bundled import image_start as start
+from rmd.train.bundled import image_text as text
+from rmd.train.pool import Drawn, Pool
+from rmd.train.world import World
+
+CPU = torch.device("cpu")
+
+
+def numbered(number: int) -> Drawn:
+    return {"x": torch.full((2, 1), float(number))}, [f"{number}a", f"{number}b"]
+
+
+def test_what_a_pool_holds_depends_on_the_step_alone() -> None:
+    walked, jumped = Pool(numbered, 3), Pool(numbered, 3)
+    for step in range(5):
+        walked.at(step)
+    jumped.at(4)
+    assert walked.captions == jumped.captions
+    assert torch.equal(walked.rows["x"], jumped.rows["x"])
+    assert sorted(walked.rows["x"].flatten().tolist()) == [4, 4, 5, 5, 6, 6]
+    rows, said = walked.pick("x", 50, torch.Generator().manual_seed(0))
+    assert [f"{int(x)}" for x in rows] == [caption[:-1] for caption in said]
+    assert len(set(said)) == 6
+
+
+def test_a_pool_draws_only_what_is_new() -> None:
+    drawn: list[int] = []
+
+    def noting(number: int) -> Drawn:
+        drawn.append(number)
+        return numbered(number)
+
+    pool = Pool(noting, 3)
+    for step in (0, 0, 1, 7):
+        pool.at(step)
+    assert drawn == [0, 1, 2, 3, 7, 8, 9]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "BLOCKS", {"cpu": 2})
+    monkeypatch.setattr(world, "NEW", {"emoji": {"cpu": 2}, "emoji-clips": {"cpu": 1}})
+
+
+def test_pictures_come_in_latents_of_both_sizes(tiny_sdxl: Path) -> None:
+    backbone = open_backbone(tiny_sdxl, "tiny", CPU, torch.float32)
+    source = World("emoji", backbone, 0)
+    high, said = source.latents(3, True, torch.Generator().manual_seed(0))
+    low, again = source.latents(3, False, torch.Generator().manual_seed(0))
+    assert high.shape == (3, backbone.channels, *backbone.latent_size(backbone.spec.high))
+    assert low.shape == (3, backbone.channels, *backbone.latent_size(backbone.spec.low))
+    assert said == again
+    held, captions = source.held_out(5)
+    assert len(held) == len(captions) == 5
+    assert not (held[:, None] == source.pool.rows["high"][None]).flatten(2).all(dim=2).any()
+
+
+def test_clips_come_as_the_autoencoder_makes_them(tiny_flow_folders: dict[str, Path]) -> None:
+    """The quick way through the frames is not for every autoencoder of the class; ours is tested in test_video.py."""
+    backbone = open_backbone(tiny_flow_folders["tiny_wan"], "tiny", CPU, torch.float32)
+    assert set(World("emoji-clips", backbone, 0).prompts(3, torch.Generator())) != set()
+
+
+@pytest.fixture
+def begun(tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`start` of a fresh model."""
+    tokenizer: CLIPTokenizer = text.build_tokenizer(["a fox on a blue background"] * 9, size=600)
+    text.save(tokenizer, text.build_encoder(tokenizer), tmp_path / "text")
+    autoencoder.build().save_pretrained(tmp_path / "vae")
+    monkeypatch.setattr(start, "HIGH", (64, 64))
+    monkeypatch.setattr(start, "CARD", {**start.CARD, "high": (64, 64), "low": (32, 32), "teacher_steps": 4})
+    start.begin(tmp_path / "text", tmp_path / "vae", tmp_path / "start")
+    return tmp_path / "start"
+
+
+def test_a_bundled_teacher_is_trained_by_the_one_loop(begun: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ask = [
+        "train",
+        "pretrain",
+        "--recipe",
+        "emoji-sdxl",
+        "--backbone",
+        str(begun),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
+    small = ["batch=2", "low_batch=3", "held_out=3", "sheet_every=9", "rate=0.05"]
+    ask += [word for one in small for word in ("--set", one)]
+    before = open_backbone(begun, "start", CPU, torch.float32)
+    assert cli.main([*ask, "--steps", "3"]) == 0
+    made = open_backbone(out / "teacher", "made", CPU, torch.float32)
+    for part in ("unet", "text_encoder_2"):
+        one, two = (getattr(b.pipe, part).state_dict() for b in (before, made))  # type: ignore[attr-defined]
+        assert any(not torch.allclose(one[name].float(), two[name], atol=1e-3) for name in one), part
+    row = json.loads((out / "log.jsonl").read_text().splitlines()[-1])
+    assert 0 < row["held_out"] < 5
+    assert row["samples"] in {6, 7, 8, 9}
+    assert made.spec.low == (32, 32)
