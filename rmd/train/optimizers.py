@@ -21,10 +21,15 @@ def optimizer_of(kind: str, network: nn.Module, others: Sequence[nn.Parameter], 
     more: list[dict[str, Any]] = [{"params": list(others), "share": share}] if others else []
     if kind == "adamw":
         return adamw([{"params": list(network.parameters())}, *more], rate)
-    matrices = {name: p for name, p in network.named_parameters() if p.ndim == 2 and "block" in name}
+    matrices = {name: p for name, p in network.named_parameters() if p.ndim == 2 and in_block(name)}
     rest = [p for name, p in network.named_parameters() if name not in matrices]
     muon = torch.optim.Muon(list(matrices.values()), lr=rate, weight_decay=1e-2, adjust_lr_fn="match_rms_adamw")
     return Both(muon, adamw([{"params": rest}, *more], rate))
+
+
+def in_block(name: str) -> bool:
+    """Whether a weight is of one of the numbered blocks that a network is made of."""
+    return any(part.isdigit() for part in name.split(".")) and "embed" not in name
 
 
 class Both:

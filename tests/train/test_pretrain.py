@@ -22,7 +22,9 @@ from rmd.backbones.loading import open_backbone
 from rmd.checks import RequestError
 from rmd.train.examples import read_examples, read_pixels
 from rmd.train.latents import Latents
-from rmd.train.pretrain import Pretrainer
+from rmd.train.loop import generator_for, set_rate
+from rmd.train.optimizers import optimizer_of
+from rmd.train.pretrain import Pretrainer, levels
 
 CPU = torch.device("cpu")
 COLOURS = ("red", "green", "blue")
@@ -118,12 +120,17 @@ def test_the_loss_falls(tiny_sdxl: Path, pictures: Path, tmp_path: Path) -> None
     assert rows[1] < 0.9 * rows[0]
 
 
+MORE = ("optimizer=muon", "text_share=0.5", "low_first=0.5", "low_batch=3", "low_emphasis=2", "held_out=1")
+
+
+@pytest.mark.parametrize("more", [(), MORE], ids=["plain", "all"])
 def test_a_stopped_run_goes_on_exactly(
-    tiny_sdxl: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    more: tuple[str, ...], tiny_sdxl: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     latents, straight, parts = tmp_path / "latents", tmp_path / "straight", tmp_path / "parts"
+    given = [word for one in more for word in ("--set", one)]
     assert encode(tiny_sdxl, pictures, latents) == 0
-    assert train(tiny_sdxl, latents, straight) == 0
+    assert train(tiny_sdxl, latents, straight, *given) == 0
     loss, seen = Pretrainer.loss, []
 
     def stopping(self: Pretrainer, *arguments: Any) -> torch.Tensor:
@@ -133,13 +140,61 @@ def test_a_stopped_run_goes_on_exactly(
         return loss(self, *arguments)
 
     monkeypatch.setattr(Pretrainer, "loss", stopping)
-    assert train(tiny_sdxl, latents, parts) == 130
+    assert train(tiny_sdxl, latents, parts, *given) == 130
     assert not (parts / "teacher").exists()
-    assert train(tiny_sdxl, latents, parts) == 0
+    assert train(tiny_sdxl, latents, parts, *given) == 0
     assert len(seen) == 4
-    one, two = (load_file(next((out / "teacher" / "unet").glob("*.safetensors"))) for out in (straight, parts))
-    for name, value in one.items():
-        assert torch.equal(value, two[name]), name
+    for part in ("unet", "text_encoder_2"):
+        folders = straight / "teacher", parts / "teacher", tiny_sdxl
+        files = [next((folder / part).glob("*.safetensors")) for folder in folders]
+        one, two, base = map(load_file, files)
+        for name, value in one.items():
+            assert torch.equal(value, two[name]), name
+        moved = any(not torch.equal(value.half(), base[name].half()) for name, value in one.items())
+        assert moved == (part == "unet" or bool(more))
+    rows = [json.loads(line) for line in (parts / "log.jsonl").read_text().splitlines()]
+    assert all(("held_out" in row) == bool(more) for row in rows)
+
+
+def test_muon_takes_the_blocks_matrices_and_one_rate_is_for_all(tiny: Path) -> None:
+    network = opened(tiny).network
+    other = torch.nn.Parameter(torch.ones(3))
+    both = optimizer_of("muon", network, [other], 0.5, 1e-3)
+    muon, adam = both.parts
+    names = {id(p): name for name, p in network.named_parameters()}
+    matrices = [p for group in muon.param_groups for p in group["params"]]
+    assert matrices
+    assert all(p.ndim == 2 and "embed" not in names[id(p)] for p in matrices)
+    rest = {id(p) for group in adam.param_groups for p in group["params"]}
+    assert rest | {id(p) for p in matrices} == {*names, id(other)}
+    assert not rest & {id(p) for p in matrices}
+    set_rate(both, 2e-3)
+    rates = {id(p): group["lr"] for group in both.param_groups for p in group["params"]}
+    assert rates.pop(id(other)) == 1e-3
+    assert set(rates.values()) == {2e-3}
+
+
+def test_what_is_held_out_is_not_trained_on(tiny_sdxl: Path, pictures: Path, tmp_path: Path) -> None:
+    latents = tmp_path / "latents"
+    assert encode(tiny_sdxl, pictures, latents) == 0
+    source = Latents(latents, opened(tiny_sdxl))
+    held, said = source.held_out(1)
+    assert len(held) == 1
+    drawn = {caption for seed in range(9) for caption in source.latents(4, True, generator_for(0, seed))[1]}
+    assert len(drawn) == 2
+    assert not drawn & set(said)
+    with pytest.raises(RequestError, match="held_out must be below 3, the number of latents, not 3"):
+        source.held_out(3)
+
+
+def test_times_cover_all_noise_levels_and_lean_towards_noise() -> None:
+    even, noisy = (levels(1000, emphasis, generator_for(0, 0)) for emphasis in (1.0, 3.0))
+    assert even.min() < 0.01
+    assert even.max() > 0.99
+    assert abs(even.mean() - 0.5) < 0.01
+    assert noisy.mean() > 0.6
+    assert noisy.max() <= 1
+    assert abs(even[:500].mean() - 0.5) < 0.05, "every share of a batch sees all"
 
 
 @pytest.mark.slow
@@ -258,4 +313,8 @@ def test_bad_runs_are_a_sentence(tiny_sdxl: Path, tmp_path: Path, capsys: pytest
     refused("no finished folder of `train latents`", *out, "--latents", tmp_path)
     refused("There is no training setting 'fake_rate'", *out, "--set", "fake_rate=1")
     refused("drop", *out, "--latents", tmp_path, "--set", "drop=2")
+    refused("text_share must be 0 and optimizer adamw with lora", *out, "--lora", 2, "--set", "optimizer=muon")
+    refused("optimizer", *out, "--set", "optimizer=sgd")
+    refused("world must be one of", *out, "--set", "world=atlantis")
+    refused("recipe must be one of emoji-sdxl", *out, "--recipe", "sdxl-lora")
     refused("shard must be no with lora", *out, "--lora", 2, "--set", "shard=yes")
