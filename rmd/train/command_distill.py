@@ -77,6 +77,8 @@ def check_source(entry: catalog.Entry, settings: Settings) -> None:
     """Raise RequestError where nothing says what a backbone is to draw."""
     if not settings.prompts and not settings.latents and world_of(entry, settings) is None:
         raise RequestError(f"prompts is missing; {entry.name} needs --prompts, a text file with a prompt per line.")
+    if settings.gan_weight and not settings.latents and (settings.prompts or world_of(entry, settings) is None):
+        raise RequestError("latents is missing; gan_weight needs real ones: give --latents (`train latents`).")
 
 
 def sizes_of(entry: catalog.Entry, settings: Common) -> dict[str, Any]:

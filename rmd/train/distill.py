@@ -74,6 +74,7 @@ def train(
     fake, fake_optimizer = distiller.fake.kept(distiller.fake_optimizer)
     parts = {"student": student, "fake": fake, "optimizer": optimizer, "fake_optimizer": fake_optimizer}
     parts |= {"average": average, "caught": caught}
+    parts |= {"adversary": distiller.adversary} if distiller.adversary is not None else {}
     run = Run(folder, parts, settings.minutes, backbone.device, settings.save_minutes * 60, together)
     for role in (distiller.student, distiller.fake):
         role.spread()

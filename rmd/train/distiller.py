@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rmd.checks import RequestError
 from rmd.method.denoiser import Conditioning, Denoiser
 from rmd.method.transition import white
 from rmd.train import losses
+from rmd.train.adversary import SHARE, Adversary, passing_loss, telling_loss
 from rmd.train.embeddings import Embeddings
 from rmd.train.graphs import Replayed
 from rmd.train.roles import Adapter, Role, Shared, Trained, compute_dtype
@@ -30,8 +32,8 @@ def repeat(conditioning: Conditioning, times: int) -> Conditioning:
     return {k: torch.cat([v] * times) for k, v in conditioning.items()}
 
 
-def adam(network: nn.Module, rate: float) -> torch.optim.AdamW:
-    return torch.optim.AdamW(network.parameters(), lr=rate, betas=(0.0, 0.95), weight_decay=1e-4, fused=True)
+def adam(weights: Iterable[nn.Parameter], rate: float) -> torch.optim.AdamW:
+    return torch.optim.AdamW(weights, lr=rate, betas=(0.0, 0.95), weight_decay=1e-4, fused=True)
 
 
 class Distiller:
@@ -69,10 +71,12 @@ class Distiller:
         self.teacher, self.student_call, self.fake_call = (
             backbone.with_network(Replayed(network)) for network in (frozen, self.student.network, self.fake.network)
         )
-        self.optimizer = adam(self.student.master, settings.rate)
-        self.fake_optimizer = adam(self.fake.master, settings.fake_rate)
         said = backbone.spec.negative if settings.negative is None else settings.negative
         self.negative = self.encode([said])
+        self.adversary = Adversary(self.fake_call, self.negative) if settings.gan_weight else None
+        self.head = list(self.adversary.parameters()) if self.adversary else []
+        self.optimizer = adam(self.student.master.parameters(), settings.rate)
+        self.fake_optimizer = adam([*self.fake.master.parameters(), *self.head], settings.fake_rate)
 
     def remember(self, folder: Path, prompts: Sequence[str]) -> None:
         """Encode all prompts that will be asked for, each process a share of them, and keep that in a folder."""
@@ -139,17 +143,38 @@ class Distiller:
         x = [renoise(schedule, k, t, self.white(k.x0, g), kind) for k, t in zip(kept, times, strict=True)]
         return torch.cat(x), torch.cat(times)
 
+    def real(self, source: Source, g: torch.Generator) -> tuple[Tensor, Conditioning]:
+        """This process's share of a batch of latents at full size, with their prompts."""
+        given = source.latents(self.settings.batch * self.together.count, True, g)
+        if given is None:
+            raise RequestError("latents is missing; gan_weight needs real ones (`train latents`).")
+        x0, said = (self.together.rows(rows) for rows in given)
+        return torch.as_tensor(x0).to(self.teacher.device), self.encode(list(said))
+
     def denoise(
-        self, prompt: Conditioning, plans: torch.Generator, g: torch.Generator
+        self,
+        prompt: Conditioning,
+        plans: torch.Generator,
+        g: torch.Generator,
+        real: tuple[Tensor, Conditioning] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """fake_score's loss on samples of the student as it is now."""
+        """fake_score's loss on samples of the student as it is now, and with `real` the adversarial head's."""
         with torch.no_grad():
             kept = self.sample(prompt, plans, g, kept=1)
             x, t = self.renoised(kept, plans, g)
         x0, snr = kept[0].x0, torch.exp(self.teacher.schedule.logsnr(t)).to(x.device)
-        estimate = Denoiser(self.fake_call, prompt)(x, t).x0
+        with self.looking():
+            estimate = Denoiser(self.fake_call, prompt)(x, t).x0
         loss = losses.denoising_loss(estimate, x0, snr)
-        return loss, {"fake": loss.detach()}
+        values = {"fake": loss.detach()}
+        if self.adversary is not None and real is not None:
+            made = self.adversary.scores()
+            with self.looking():
+                noised = self.teacher.schedule.add_noise(real[0], self.white(real[0], g), t)
+                self.fake_call.predict(noised, t, real[1])
+            telling = telling_loss(made, self.adversary.scores())
+            loss, values["telling"] = loss + SHARE * telling, telling.detach()
+        return loss, values
 
     def match(
         self, prompt: Conditioning, plans: torch.Generator, g: torch.Generator
@@ -157,12 +182,21 @@ class Distiller:
         """The student's loss: towards the teacher's distribution."""
         kept = self.sample(prompt, plans, g, self.settings.kept)
         x0, many = torch.cat([k.x0 for k in kept]), repeat(prompt, len(kept))
+        x, t = self.renoised(kept, plans, g)
+        with torch.set_grad_enabled(self.adversary is not None), self.looking():
+            fake_x0 = Denoiser(self.fake_call, many)(x, t).x0.detach()
         with torch.no_grad():
-            x, t = self.renoised(kept, plans, g)
-            fake_x0 = Denoiser(self.fake_call, many)(x, t).x0
             teacher_x0 = self.guided(many, len(x0))(x, t).x0
         loss = losses.matching_loss(x0, teacher_x0, fake_x0)
-        return loss, {"matching": loss.detach(), "teacher_fake": losses.agreement(teacher_x0, fake_x0)}
+        values = {"matching": loss.detach(), "teacher_fake": losses.agreement(teacher_x0, fake_x0)}
+        if self.adversary is not None:
+            passing = passing_loss(self.adversary.scores())
+            loss, values["passing"] = loss + self.settings.gan_weight * passing, passing.detach()
+        return loss, values
+
+    def looking(self) -> AbstractContextManager[None]:
+        """Within this the adversarial head, where there is one, sees fake_score's next call."""
+        return self.adversary.looking() if self.adversary is not None else nullcontext()
 
     def update(self, role: Trained, loss: Callable[[], tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor]:
         """One update of a network by the mean of `accumulate` losses."""
@@ -172,8 +206,14 @@ class Distiller:
             if isinstance(role.network, Role):
                 role.network.use()  # others were called since
             (one / self.settings.accumulate).backward()
-        optimizer = self.optimizer if role is self.student else self.fake_optimizer
-        role.step(optimizer, norm=self.settings.clip, average=self.together.average_gradients)
+        average = self.together.average_gradients
+        if role is self.fake:
+            role.step(self.fake_optimizer, self.head, self.settings.clip, average)
+            return values
+        role.step(self.optimizer, norm=self.settings.clip, average=average)
+        if self.adversary is not None:  # the student's gradient came through them
+            for weight in (*self.fake.network.parameters(), *self.head):
+                weight.grad = None
         return values
 
     def warm(self, source: Source, step: int, g: torch.Generator, noise: torch.Generator) -> dict[str, Tensor]:
@@ -197,7 +237,8 @@ class Distiller:
         values: dict[str, Tensor] = {}
 
         for _ in range(self.settings.fake_updates):
-            values |= self.update(self.fake, lambda: self.denoise(self.prompts(source, g), g, noise))
+            real = self.real(source, g) if self.adversary is not None else None
+            values |= self.update(self.fake, lambda real=real: self.denoise(self.prompts(source, g), g, noise, real))
         if train_student:
             values |= self.update(self.student, lambda: self.match(self.prompts(source, g), g, noise))
         return values

@@ -124,13 +124,13 @@ def handed_on(eps: Tensor, index: int, plan: CascadePlan, fresh: Tensor) -> Tens
 
 
 def renoise(schedule: NoiseSchedule, kept: Kept, t: Tensor, fresh: Tensor, kind: Renoising = "predicted") -> Tensor:
-    """The step's sample at times t (B,), none below the step's end.
+    """The step's sample at times t (B,), none below the step's end; its gradient is kept.
 
     predicted  RMD's way (arXiv 2603.06136): to the step's end with the noise that it hands on, and from there by
                diffusion with fresh noise, so that matching sees the states that the student's next step starts from.
     fresh      from x0 with fresh noise alone (DMD2, SwD).
     """
-    x0 = kept.x0.detach()
+    x0 = kept.x0
     if kind == "fresh":
         return schedule.add_noise(x0, fresh, t)
     x = schedule.add_noise(x0, kept.eps, kept.end)

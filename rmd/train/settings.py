@@ -87,6 +87,9 @@ class Settings(Common):
     negative: str | None = setting(
         None, Text(4000, empty=True), "the teacher's negative prompt; its usual one by default"
     )
+    gan_weight: float = setting(
+        0.0, Real(0, 100), "of a loss that takes the student's samples for real (DMD2), beside matching; needs latents"
+    )
     renoising: Renoising = setting(
         "predicted", Choice(get_args(Renoising)), "how samples are noised before they are matched"
     )
@@ -103,6 +106,8 @@ class Settings(Common):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.gan_weight and (self.shard == "yes" or self.checkpointing == "yes"):
+            raise RequestError(f"gan_weight must be 0 with shard or checkpointing, not {self.gan_weight:g}.")
         if self.plan_switch is not None and self.plan_switch > (self.plan_steps or MAX_STEPS):
             raise RequestError(
                 f"plan_switch must be at most plan_steps, which is {self.plan_steps}, not {self.plan_switch}."
