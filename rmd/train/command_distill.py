@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,12 +149,13 @@ def claim(out: Path, settings: Common) -> None:
     """Make the folder this run's own; RequestError for one that holds another run or something else."""
     file, mine = out / SETTINGS_FILE, asdict(settings)
     if file.is_file():
-        theirs = json.loads(file.read_text())
-        other = [name for name in mine if name not in FREE and mine[name] != theirs.get(name)]
+        plain = {one.name: one.default for one in fields(settings)}  # of settings that came after the run
+        theirs = plain | json.loads(file.read_text())
+        other = [name for name in mine if name not in FREE and mine[name] != theirs[name]]
         if other:
             name = other[0]
             raise RequestError(
-                f"out: {out} holds a run with {name} {theirs.get(name)!r}, not {mine[name]!r}; give the same settings "
+                f"out: {out} holds a run with {name} {theirs[name]!r}, not {mine[name]!r}; give the same settings "
                 "to go on with it, or another folder."
             )
     elif any((out / name).exists() for name in (STATE, "student", "teacher")):

@@ -43,18 +43,18 @@ class Motion:
 
 
 MOTIONS = (
-    Motion("sliding left", "slides left", (0.42, 0.62), (0,)),
-    Motion("sliding right", "slides right", (0.42, 0.62), (0,)),
-    Motion("bouncing", "bounces", (0.42, 0.62), (1,)),
-    Motion("spinning", "spins", (0.5, 0.75)),
-    Motion("zooming in", "zooms in", (0.72, 0.92)),
-    Motion("zooming out", "zooms out", (0.72, 0.92)),
-    Motion("wiggling", "wiggles", (0.5, 0.85)),
+    Motion("sliding left", "slides left", (0.5, 0.68), (0,)),
+    Motion("sliding right", "slides right", (0.5, 0.68), (0,)),
+    Motion("bouncing", "bounces", (0.5, 0.68), (1,)),
+    Motion("spinning", "spins", (0.54, 0.78)),
+    Motion("zooming in", "zooms in", (0.75, 0.95)),
+    Motion("zooming out", "zooms out", (0.75, 0.95)),
+    Motion("wiggling", "wiggles", (0.55, 0.9)),
 )
 LEFT, RIGHT, BOUNCE, SPIN, IN, OUT, WIGGLE = range(len(MOTIONS))
 SWING = math.radians(12), math.radians(25)  # of a wiggle, to either side
-ZOOM = 2.0, 3.0  # the largest size by the smallest
-SMALL, BIG = 0.52, 0.62  # largest sizes below and above which a caption may say so, where the size stays
+ZOOM = 1.8, 2.6  # the largest size by the smallest
+SMALL, BIG = 0.56, 0.65  # largest sizes below and above which a caption may say so, where the size stays
 
 CAPTION_WORDS = (
     "a", "an", "the", "on", "of", "in", "at", "background", "emoji", "style", "that", *STYLES, "small", "big", "left",
