@@ -19,6 +19,7 @@ from rmd.engine import batch
 from rmd.engine.pool import ModelPool
 from rmd.engine.results import Done
 from rmd.engine.session import Session
+from rmd.study.evaluate import World
 from rmd.study.evidence.rows import TEACHER, method_rows, plan_rows, usual_rows
 from rmd.study.evidence.study import SEED, Study
 
@@ -214,3 +215,15 @@ def test_prompts_the_judge_cannot_read_are_measured_without_it(
     assert "Note: not judged, for 'a lighthouse at dawn' is not of the form" in said
     assert "Note: Distances need more than 3 pictures a row, not 2." in said
     assert "judge" not in json.loads((tmp_path / "out" / "evidence.json").read_text())["rows"]["teacher"]
+
+
+def test_a_world_of_clips_has_captions_and_real_clips() -> None:
+    world = World(read_outline(catalog.find("emoji-wan")), torch.device("cpu"))
+    said = world.asked_for(5)
+    assert len(said) == 5
+    assert not world.strange(said)
+    assert "zebra" in world.strange([*said, "a zebra spinning"])
+    found = world.draw("a fox bouncing on a blue background", 2, torch.Generator().manual_seed(0))
+    assert found.shape == (2, 3, 13, 128, 128)
+    assert not torch.equal(found[0], found[1])
+    assert set(world.metric) == {"object, background, words", "motion", "detail_error"}
