@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmd.backbones.base import Backbone
+from rmd.checks import RequestError
 from rmd.train.bundled import video_frames
 from rmd.train.loop import generator_for, mixed
 from rmd.train.pool import Drawn, Pool
@@ -26,10 +27,17 @@ UNSEEN = 10**9
 
 
 class World(Source):
-    """A bundled world. name: one of `settings.WORLDS`. seed: of all that is drawn."""
+    """A bundled world. name: one of `settings.WORLDS`. seed: of all that is drawn.
+
+    Raises RequestError for a backbone of another kind or shape of results.
+    """
 
     def __init__(self, name: str, backbone: Backbone, seed: int):
-        kind = backbone.device.type
+        kind, spec = backbone.device.type, backbone.spec
+        frames, high = {"emoji": 1, "emoji-clips": clips.FRAMES}[name], "x".join(map(str, spec.high[::-1]))
+        if spec.frames != frames or spec.high[0] != spec.high[1]:
+            is_so = f"world {name} is square and has {frames} frame{'s' * (frames > 1)}"
+            raise RequestError(f"{is_so}; {spec.name} makes {high} and {spec.frames}.")
         self.backbone, self.seed, self.drawn = backbone, seed, KINDS[name]
         self.sprites = emoji.load_sprites().to(backbone.device)
         self.new = NEW[name][kind]
@@ -60,7 +68,7 @@ class World(Source):
         """Latents (B, C, *S) float32 of pictures or clips in [−1, 1]."""
         backbone: Any = self.backbone
         with mixed(pixels.device):
-            if pixels.ndim == 4:
+            if pixels.ndim == 4 or not video_frames.suits(backbone.pipe.vae):
                 return backbone.latents(pixels).contiguous()
             # as the class does it, in a third of the time
             z = video_frames.encode(backbone.pipe.vae, pixels).float()

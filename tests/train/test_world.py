@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,14 @@ from transformers import CLIPTokenizer
 
 from rmd import cli
 from rmd.backbones.loading import open_backbone
+from rmd.checks import RequestError
 from rmd.train import world
 from rmd.train.bundled import image_autoencoder as autoencoder
 from rmd.train.bundled import image_start as start
 from rmd.train.bundled import image_text as text
 from rmd.train.pool import Drawn, Pool
 from rmd.train.world import World
+from rmd.worlds import clips, clips_judge
 
 CPU = torch.device("cpu")
 
@@ -70,10 +73,25 @@ def test_pictures_come_in_latents_of_both_sizes(tiny_sdxl: Path) -> None:
     assert not (held[:, None] == source.pool.rows["high"][None]).flatten(2).all(dim=2).any()
 
 
-def test_clips_come_as_the_autoencoder_makes_them(tiny_flow_folders: dict[str, Path]) -> None:
-    """The quick way through the frames is not for every autoencoder of the class; ours is tested in test_video.py."""
+def test_clips_come_as_any_autoencoder_of_the_class_makes_them(
+    tiny_flow_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quick way through the frames, which is for ours alone, is tested in test_video.py."""
     backbone = open_backbone(tiny_flow_folders["tiny_wan"], "tiny", CPU, torch.float32)
-    assert set(World("emoji-clips", backbone, 0).prompts(3, torch.Generator())) != set()
+    backbone.spec = replace(backbone.spec, high=(32, 32), low=(16, 16), frames=clips.FRAMES)
+    source = World("emoji-clips", backbone, 0)
+    x0, said = source.latents(1, True, torch.Generator().manual_seed(0))
+    assert x0.shape == (1, backbone.channels, *backbone.latent_size((32, 32)))
+    assert clips_judge.parse_prompt(said[0]).name in clips.OBJECTS
+
+
+def test_a_world_is_for_backbones_of_its_kind(tiny_sdxl: Path, tiny_flow_folders: dict[str, Path]) -> None:
+    pictures = open_backbone(tiny_sdxl, "tiny", CPU, torch.float32)
+    with pytest.raises(RequestError, match="world emoji-clips is square and has 13 frames; Tiny makes 64x64 and 1"):
+        World("emoji-clips", pictures, 0)
+    moving = open_backbone(tiny_flow_folders["tiny_wan"], "tiny", CPU, torch.float32)
+    with pytest.raises(RequestError, match="world emoji is square and has 1 frame;"):
+        World("emoji", moving, 0)
 
 
 @pytest.fixture

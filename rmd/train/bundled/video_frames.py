@@ -22,6 +22,11 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
 from torch import Tensor, nn
 
 
+def suits(vae: Any) -> bool:
+    """Whether an autoencoder is of our kind, as far as its configuration tells."""
+    return isinstance(vae, AutoencoderKLWan) and vae.config.get("patch_size") == 2 and not vae.config.get("is_residual")
+
+
 def encode(vae: AutoencoderKLWan, x: Tensor) -> Tensor:
     """Clips (B, 3, F, H, W) in [−1, 1] → posterior means (B, C, 1 + (F − 1)/T, H/8, W/8), not normalised.
 
