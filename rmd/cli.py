@@ -30,7 +30,7 @@ from rmd.engine.session import RUNS, Session
 from rmd.engine.spread import fleet_at
 from rmd.request import SETTINGS, GenerateRequest, make_request, singles
 from rmd.study.bench import add_bench
-from rmd.study.sweep import Cell, Point, points, reference_of, stored_cell, stored_reference, sweep
+from rmd.study.sweep import Cell, Point, points, reference_of, stored_cell, stored_reference, sweep, weights_time
 from rmd.study.sweep_files import row, write_results
 
 PLAN = SETTINGS["plan"]
@@ -105,15 +105,16 @@ def run_sweep(args: argparse.Namespace) -> None:
     outline = read_outline(catalog.find(request.backbone), request.student)
     several = [str(outline.request({**asdict(request), "plan": plan}).plan) for plan in args.several]
     wanted = points(plans, kinds, [float(eta) for eta in etas], several)
+    since = weights_time(request)
     for point in wanted:
-        found = stored_cell(args.out, request, point)
+        found = stored_cell(args.out, request, point, since)
         if found:
             cells[point], pictures[point] = found
         else:
             missing.append(point)
     if cells:
         say(f"{len(cells)} of {len(wanted)} cells are there already, from an earlier sweep with the same settings.")
-    reference = stored_reference(args.out, request) if request.teacher else None
+    reference = stored_reference(args.out, request, since) if request.teacher else None
     alone = request.teacher and reference is None
     making = missing or wanted[:alone]  # one brings the teacher
     with engine_of(args, args.film) as engine:

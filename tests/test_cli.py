@@ -1,6 +1,8 @@
 """The command line on a tiny real pipeline: files, JSON on standard output, one sentence and exit code 2."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +127,17 @@ def test_sweep_writes_every_cell_a_sheet_and_a_table(
     assert [c for c in again["cells"] if c["reinjection"] == "band"] == result["cells"]
     assert (tmp_path / "steps-2-low-1-band-eta-1.png").stat().st_mtime_ns == before
     assert (tmp_path / "teacher.png").stat().st_mtime_ns == teacher
+
+    # weights that changed since make other pictures
+    folder = shutil.copytree(tiny_sdxl, tmp_path / "mine")
+    mine = ["--backbone", str(folder), *arguments[2:-1], str(tmp_path / "cells"), "--plans", "1/0", "--json"]
+    assert run(capsys, "sweep", *mine)[0] == 0
+    assert "1 of 1 cells are there already" in run(capsys, "sweep", *mine)[2]
+    later = (tmp_path / "cells" / "teacher.png").stat().st_mtime + 5
+    os.utime(next((folder / "unet").glob("*.safetensors")), (later, later))
+    err = run(capsys, "sweep", *mine)[2]
+    assert "there already" not in err
+    assert "teacher, 6 steps" in err
 
     # another number of its steps is another teacher; none is none
     assert run(capsys, "sweep", *arguments, "--plans", "1/1", "--teacher-steps", "3")[0] == 0

@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image, ImageChops, ImageStat
 
+from rmd.backbones import catalog
 from rmd.checks import RequestError, size_text, stages_of
 from rmd.engine.events import Event
 from rmd.engine.files import first_frame, read_settings
@@ -184,24 +185,36 @@ def made(run: Callable[[GenerateRequest], Iterator[Event]], request: GenerateReq
     raise AssertionError("a run ends with its result")
 
 
-def stored_cell(folder: Path, request: GenerateRequest, point: Point) -> tuple[Cell, Path] | None:
-    """A cell that an earlier sweep left in `folder` with the same settings, and its file; None when there is none."""
+def weights_time(request: GenerateRequest) -> float:
+    """When the weights that make a request's pictures last changed, in seconds since 1970; 0 where none are files."""
+    entry = catalog.find(request.backbone)
+    folders = [entry.folder, catalog.student_folder(entry, request.student)]
+    files = [file for one in folders if one is not None for file in one.rglob("*.safetensors")]
+    return max((file.stat().st_mtime for file in files), default=0.0)
+
+
+def stored_cell(folder: Path, request: GenerateRequest, point: Point, since: float = 0.0) -> tuple[Cell, Path] | None:
+    """A cell that an earlier sweep left in `folder` with the same settings, and its file; None when there is none.
+
+    since: what was made before this time (`weights_time`) does not count.
+    """
     for path in (folder / f"{point.name}.png", folder / f"{point.name}.mp4"):
         try:
             result = Result.from_dict(read_settings(path))
-            if student_key(result.request) == student_key(at(request, point)):
+            same = student_key(result.request) == student_key(at(request, point))
+            if same and path.stat().st_mtime >= since:
                 return Cell(point, result, first_frame(path)), path
         except RequestError:
             continue
     return None
 
 
-def stored_reference(folder: Path, request: GenerateRequest) -> Reference | None:
-    """The teacher that an earlier sweep of the same settings left in `folder`."""
+def stored_reference(folder: Path, request: GenerateRequest, since: float = 0.0) -> Reference | None:
+    """The teacher that an earlier sweep of the same settings left in `folder`; since: see `stored_cell`."""
     for path in (folder / "teacher.png", folder / "teacher.mp4"):
         try:
             found = Reference(Result.from_dict(read_settings(path)), first_frame(path))
-            if found.result.teacher and found.fits(request):
+            if found.result.teacher and found.fits(request) and path.stat().st_mtime >= since:
                 return found
         except RequestError:
             continue
