@@ -31,7 +31,7 @@ from rmd.train.source import PromptFile, Source
 from rmd.train.together import Together
 from rmd.train.world import World
 
-FREE = {"steps", "minutes", "sheet_every", "save_minutes", "tracker"}
+FREE = {"steps", "minutes", "sheet_every", "save_minutes", "tracker", "compile"}
 """What may change when a run goes on."""
 ARGUMENTS = ("backbone", "prompts", "latents", "lora", "size", "low", "frames", "steps", "minutes")
 
