@@ -81,6 +81,7 @@ def test_an_autoencoder_is_trained_goes_on_and_becomes_part_of_a_start(
     monkeypatch.setattr(autoencoder, "BLOCKS", 3)
     monkeypatch.setattr(autoencoder, "BATCH", {"cpu": 2})
     monkeypatch.setattr(autoencoder, "SIDE", 32)
+    monkeypatch.setattr(autoencoder, "PROBE", 1)
     run = tmp_path / "autoencoder"
     autoencoder.train(run, steps=1)
     first = AutoencoderKLWan.from_pretrained(run / "vae")

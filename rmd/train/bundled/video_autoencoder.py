@@ -30,6 +30,7 @@ RATE, SEED = 1.5e-3, 11
 SIDE = 64  # pixels of the training crops
 BATCH = {"cpu": 8, "cuda": 64}
 NEW, BLOCKS = 1, 192  # clips drawn anew for each step, and how many such blocks there are to draw batches from
+PROBE = 12  # whole clips by which it is measured
 SPAN = 9  # frames of a training clip
 NOISE = 0.15  # added to latents at most; every clip has its own
 
@@ -143,7 +144,7 @@ def train(
     run = Run(folder, {"vae": vae, "optimizer": optimizer, "average": average}, minutes, device)
     sprites = emoji.load_sprites().to(device)
     pool, count = whole_clips(sprites, BLOCKS), BATCH[device.type]
-    probe = clips.render(sprites, clips.draw(12, generator_for(SEED, 10**6)).to(device)) * 2 - 1
+    probe = clips.render(sprites, clips.draw(PROBE, generator_for(SEED, 10**6)).to(device)) * 2 - 1
     # on a GPU one replica is the whole
     workers = torch.get_num_threads() if device.type == "cpu" else 1
     replicas, rate = Replicas((vae,), workers), RATE if start is None else RATE / 2
