@@ -29,7 +29,7 @@ from rmd.train.overhead import measure
 from rmd.train.settings import Common, Kinds, Settings, assignments, changed, read_recipe
 from rmd.train.source import PromptFile, Source
 from rmd.train.together import Together
-from rmd.train.world import World
+from rmd.train.world import World, check_fit
 
 FREE = {"steps", "minutes", "sheet_every", "save_minutes", "tracker", "compile"}
 """What may change when a run goes on."""
@@ -60,6 +60,7 @@ def run(args: argparse.Namespace, device: torch.device) -> Path:
     if args.student is not None and settings.lora is not None:
         raise RequestError("student and lora cannot be used together; a LoRA begins at the teacher.")
     sizes = sizes_of(entry, settings)
+    check_world(entry, settings, sizes)
     together = Together(device, settings.tracker, out)
     if device.type == "cuda":
         memory = needed(parameters(entry), settings, device, together.count)
@@ -95,6 +96,13 @@ def source_of(entry: catalog.Entry, backbone: Backbone, settings: Common, prompt
     name = world_of(entry, settings)
     assert prompts is not None or name is not None  # see `check_source`
     return prompts or World(str(name), backbone, settings.seed)
+
+
+def check_world(entry: catalog.Entry, settings: Common, sizes: dict[str, Any]) -> None:
+    """RequestError where the world that is learnt from is not of the backbone's kind."""
+    name = world_of(entry, settings)
+    if name is not None and not settings.latents and not getattr(settings, "prompts", None):
+        check_fit(name, entry.name, sizes["high"], sizes["frames"])
 
 
 def world_of(entry: catalog.Entry, settings: Common) -> str | None:

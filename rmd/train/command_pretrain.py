@@ -12,7 +12,7 @@ from rmd.backbones import catalog
 from rmd.backbones.loading import open_backbone
 from rmd.checks import RequestError
 from rmd.disk import ensure_writable
-from rmd.train.command_distill import claim, filled, opened, sizes_of, source_of, world_of
+from rmd.train.command_distill import check_world, claim, filled, opened, sizes_of, source_of, world_of
 from rmd.train.examples import read_examples
 from rmd.train.latents import encode
 from rmd.train.pretrain import train
@@ -48,7 +48,9 @@ def pretrain(args: argparse.Namespace, device: torch.device) -> Path:
         raise RequestError("out is missing; give the run's folder with --out.")
     if not settings.latents and world_of(entry, settings) is None:
         raise RequestError(f"latents is missing; {entry.name} needs --latents, a folder that `train latents` wrote.")
-    sizes, together = sizes_of(entry, settings), Together(device, settings.tracker, args.out)
+    sizes = sizes_of(entry, settings)
+    check_world(entry, settings, sizes)
+    together = Together(device, settings.tracker, args.out)
     if together.first:
         claim(args.out, settings)
     together.wait()

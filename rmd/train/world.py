@@ -26,6 +26,14 @@ UNSEEN = 10**9
 """The number from which on blocks are for no training step."""
 
 
+def check_fit(name: str, label: str, high: tuple[int, int], frames: int) -> None:
+    """RequestError where a backbone, whose name is `label`, makes results that a world has not."""
+    own = {"emoji": 1, "emoji-clips": clips.FRAMES}[name]
+    if frames != own or high[0] != high[1]:
+        is_so = f"world {name} is square and has {own} frame{'s' * (own > 1)}"
+        raise RequestError(f"{is_so}; {label} makes {high[1]}x{high[0]} and {frames}.")
+
+
 class World(Source):
     """A bundled world. name: one of `settings.WORLDS`. seed: of all that is drawn.
 
@@ -34,10 +42,7 @@ class World(Source):
 
     def __init__(self, name: str, backbone: Backbone, seed: int):
         kind, spec = backbone.device.type, backbone.spec
-        frames, high = {"emoji": 1, "emoji-clips": clips.FRAMES}[name], "x".join(map(str, spec.high[::-1]))
-        if spec.frames != frames or spec.high[0] != spec.high[1]:
-            is_so = f"world {name} is square and has {frames} frame{'s' * (frames > 1)}"
-            raise RequestError(f"{is_so}; {spec.name} makes {high} and {spec.frames}.")
+        check_fit(name, spec.name, spec.high, spec.frames)
         self.backbone, self.seed, self.drawn = backbone, seed, KINDS[name]
         self.sprites = emoji.load_sprites().to(backbone.device)
         self.new = NEW[name][kind]

@@ -317,4 +317,6 @@ def test_bad_runs_are_a_sentence(tiny_sdxl: Path, tmp_path: Path, capsys: pytest
     refused("optimizer", *out, "--set", "optimizer=sgd")
     refused("world must be one of", *out, "--set", "world=atlantis")
     refused("recipe must be one of emoji-sdxl", *out, "--recipe", "sdxl-lora")
+    refused("world emoji-clips is square and has 13 frames; tiny-sdxl makes 64x64", *out, "--set", "world=emoji-clips")
+    assert not (tmp_path / "run").exists(), "a folder that a refused run has taken could not be used by the next"
     refused("shard must be no with lora", *out, "--lora", 2, "--set", "shard=yes")
