@@ -66,11 +66,12 @@ def run(args: argparse.Namespace, device: torch.device) -> Path:
         memory = needed(parameters(entry), settings, device, together.count)
         check_room(memory, free_gb(together.device), settings, entry.name)
     if together.first:
-        claim(out, settings)
+        refuse_other(out, settings)
     together.wait()
     backbone = opened(entry, settings, together.device)
     backbone.spec = replace(backbone.spec, **sizes)
     source = source_of(entry, backbone, settings, prompts)
+    claim(out, settings, together)
     return train(backbone, source, settings, out, args.student, together)
 
 
@@ -153,8 +154,8 @@ def opened(entry: catalog.Entry, settings: Common, device: torch.device) -> Back
     return open_backbone(entry.folder, entry.id, device, dtype, entry.spec)
 
 
-def claim(out: Path, settings: Common) -> None:
-    """Make the folder this run's own; RequestError for one that holds another run or something else."""
+def refuse_other(out: Path, settings: Common) -> None:
+    """RequestError for a folder that holds another run or something else, or cannot be written to."""
     file, mine = out / SETTINGS_FILE, asdict(settings)
     if file.is_file():
         plain = {one.name: one.default for one in fields(settings)}  # of settings that came after the run
@@ -169,5 +170,11 @@ def claim(out: Path, settings: Common) -> None:
     elif any((out / name).exists() for name in (STATE, "student", "teacher")):
         raise RequestError(f"out: {out} holds another run, without its settings; give another folder.")
     ensure_writable(out)
-    text = json.dumps(mine, indent=1) + "\n"
-    write_whole(file, lambda path: path.write_text(text))
+
+
+def claim(out: Path, settings: Common, together: Together) -> None:
+    """Make the folder this run's own, once nothing more can be refused."""
+    if together.first:
+        text = json.dumps(asdict(settings), indent=1) + "\n"
+        write_whole(out / SETTINGS_FILE, lambda path: path.write_text(text))
+    together.wait()

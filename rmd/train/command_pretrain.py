@@ -12,7 +12,7 @@ from rmd.backbones import catalog
 from rmd.backbones.loading import open_backbone
 from rmd.checks import RequestError
 from rmd.disk import ensure_writable
-from rmd.train.command_distill import check_world, claim, filled, opened, sizes_of, source_of, world_of
+from rmd.train.command_distill import check_world, claim, filled, opened, refuse_other, sizes_of, source_of, world_of
 from rmd.train.examples import read_examples
 from rmd.train.latents import encode
 from rmd.train.pretrain import train
@@ -52,8 +52,10 @@ def pretrain(args: argparse.Namespace, device: torch.device) -> Path:
     check_world(entry, settings, sizes)
     together = Together(device, settings.tracker, args.out)
     if together.first:
-        claim(args.out, settings)
+        refuse_other(args.out, settings)
     together.wait()
     backbone = opened(entry, settings, together.device)
     backbone.spec = replace(backbone.spec, **sizes)
-    return train(backbone, source_of(entry, backbone, settings, None), settings, args.out, together)
+    source = source_of(entry, backbone, settings, None)
+    claim(args.out, settings, together)
+    return train(backbone, source, settings, args.out, together)

@@ -17,9 +17,10 @@ from rmd import cli
 from rmd.backbones import catalog
 from rmd.backbones.loading import open_backbone, open_student
 from rmd.checks import RequestError
-from rmd.train.command_distill import claim
+from rmd.train.command_distill import claim, refuse_other
 from rmd.train.memory import needed, parameters
 from rmd.train.settings import Pretraining, Settings, assignments, changed, read_recipe, recipes
+from rmd.train.together import Together
 
 QUICK = ("--set", "warm_up=1", "--set", "fake_updates=1", "--set", "batch=1", "--set", "patience=1")
 
@@ -145,16 +146,19 @@ def test_prompts_and_a_folder_are_asked_for(
 
 
 def test_a_folder_is_gone_on_with_by_the_same_settings_alone(tmp_path: Path) -> None:
-    claim(tmp_path, Settings(rate=1e-5))
+    alone = Together(torch.device("cpu"))
+    claim(tmp_path, Settings(rate=1e-5), alone)
     file = tmp_path / "settings.json"
     kept = json.loads(file.read_text())
     del kept["gan_weight"], kept["world"]  # as by a program that did not have them yet
     file.write_text(json.dumps(kept))
-    claim(tmp_path, Settings(rate=1e-5, steps=7, minutes=2))
+    longer = Settings(rate=1e-5, steps=7, minutes=2)
+    refuse_other(tmp_path, longer)
+    claim(tmp_path, longer, alone)
     assert json.loads(file.read_text())["steps"] == 7
     for other in (Settings(rate=2e-5), Settings(rate=1e-5, gan_weight=0.5)):
         with pytest.raises(RequestError, match=r"holds a run with .* give the same settings"):
-            claim(tmp_path, other)
+            refuse_other(tmp_path, other)
 
 
 def test_every_recipe_can_be_read_and_says_where_it_was_not_run() -> None:
