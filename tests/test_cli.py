@@ -210,3 +210,12 @@ def test_train_refuses_a_stage_whose_input_is_missing(capsys: pytest.CaptureFixt
     code, _, err = run(capsys, "train", "start", "--runs", str(tmp_path), "--data", str(tmp_path))
     assert code == 2
     assert "text/encoder" in err
+    (tmp_path / "text" / "encoder").mkdir(parents=True)
+    for stage, missing in (
+        ("start", "autoencoder/vae"),
+        ("video-start", "video-autoencoder/vae"),
+        ("text", "emojibase-data"),
+    ):
+        code, _, err = run(capsys, "train", stage, "--runs", str(tmp_path), "--data", str(tmp_path))
+        assert code == 2
+        assert missing in err

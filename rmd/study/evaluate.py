@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from rmd.arguments import add_fleet, parse_plans
 from rmd.backbones import catalog
@@ -211,7 +212,7 @@ def measured(study: Study, rows: list[Row], world: World | None) -> dict[str, An
     for row in rows:
         figures[row.name] |= {"made_by": study.described(row), "cost": study.cost(row)}
     if world:
-        for name in figures:
+        for name in tqdm(figures, desc="judge", unit="row", file=sys.stderr):
             figures[name]["judge"] = study.scores(name, world.judge)
     order = [REAL, AGAIN, ROUND_TRIP, *(row.name for row in rows)]
     backbone = study.loaded(usual).teacher

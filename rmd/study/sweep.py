@@ -189,7 +189,8 @@ def weights_time(request: GenerateRequest) -> float:
     """When the weights that make a request's pictures last changed, in seconds since 1970; 0 where none are files."""
     entry = catalog.find(request.backbone)
     folders = [entry.folder, catalog.student_folder(entry, request.student)]
-    files = [file for one in folders if one is not None for file in one.rglob("*.safetensors")]
+    found = [one for one in folders if one is not None]  # a student may be a single file
+    files = [file for one in found for file in ([one] if one.is_file() else one.rglob("*.safetensors"))]
     return max((file.stat().st_mtime for file in files), default=0.0)
 
 

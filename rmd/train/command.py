@@ -207,25 +207,33 @@ def run_stage(args: argparse.Namespace) -> None:
         raise RequestError(f"steps must be a whole number from 1, not {args.steps}.")
     if args.minutes is not None and not args.minutes > 0:
         raise RequestError(f"minutes must be above 0, not {args.minutes}.")
-    needed = needs(args.runs, args.from_published).get(args.stage)
-    if needed is not None and not needed.exists():
-        raise RequestError(f"{args.stage} needs {needed}; run the stage before it first.")
+    for needed in needs(args).get(args.stage, ()):
+        if not needed.exists():
+            raise RequestError(f"{args.stage} needs {needed}; run the stage before it first.")
     length: dict[str, Any] = {} if args.steps is None else {"steps": args.steps}
     (video_stages if args.stage in VIDEO_STAGES else image_stages)(args, length)[args.stage]()
 
 
-def needs(runs: Path, from_published: bool) -> dict[str, Path]:
+def needs(args: argparse.Namespace) -> dict[str, tuple[Path, ...]]:
     """What has to exist before a stage."""
-    needed: dict[str, Path] = {"start": runs / "text/encoder", "video-start": runs / "video-autoencoder/vae"}
+    from rmd.worlds import emoji
+
+    runs, corpus = args.runs, emoji.package_folder(args.data, emoji.LABELS)
+    needed: dict[str, tuple[Path, ...]] = {
+        "text": (corpus,),
+        "start": (runs / "text" / "encoder", runs / "autoencoder" / "vae"),
+        "video-start": (runs / "video-autoencoder" / "vae", VIDEO.folder if args.from_published else corpus),
+        "decoder": (IMAGE.folder,),
+        "publish-decoder": (runs / "decoder" / "vae",),
+    }
     for entry, prefix in ((IMAGE, ""), (VIDEO, "video-")):
         needed |= {
-            f"publish-{prefix}teacher": runs / f"{prefix}teacher" / "teacher",
-            f"publish-{prefix}student": runs / OUT[entry.id] / "student",
-            f"publish-{prefix}quality": runs / f"{prefix}evaluate" / "quality.json",
+            f"publish-{prefix}teacher": (runs / f"{prefix}teacher" / "teacher",),
+            f"publish-{prefix}student": (runs / OUT[entry.id] / "student",),
+            f"publish-{prefix}quality": (runs / f"{prefix}evaluate" / "quality.json",),
         }
-    needed |= {"decoder": IMAGE.folder, "publish-decoder": runs / "decoder" / "vae"}
-    if from_published:
-        needed |= {"autoencoder": IMAGE.folder, "video-autoencoder": VIDEO.folder}
+    if args.from_published:
+        needed |= {"autoencoder": (IMAGE.folder,), "video-autoencoder": (VIDEO.folder,)}
     return needed
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 Drawn = tuple[dict[str, Tensor], list[str]]
 """A block of samples: what they are in tensors (B, …) by name, and their captions."""
@@ -25,7 +27,8 @@ class Pool:
 
     def at(self, step: int) -> None:
         """Hold what belongs to this step; steps come in order."""
-        for number in range(max(step, self.next), step + self.blocks):
+        new = range(max(step, self.next), step + self.blocks)
+        for number in tqdm(new, desc="samples", leave=False, disable=len(new) < 2, file=sys.stderr):
             self.put(number)
         self.next = step + self.blocks
 

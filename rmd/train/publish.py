@@ -200,8 +200,6 @@ The last teacher's UNet began anew (two levels instead of three), its text encod
 before. Tried at equal time: Muon in place of AdamW, 45 s each on an H100, held-out loss 0.164 against 0.146 (its steps
 took twice as long there; after 200 steps each it was 0.164 against 0.189); 75 minutes more on two CPU threads for the
 teacher before, no better. Compiled, a step at full size takes 111 ms in place of 177 on an H100.
-Guidance, 25 steps, 48 prompts: detail error 0.0485, 0.0479, 0.0499, 0.0559 and 0.0594 at 1.5, 2, 2.5, 3.5 and 5; the
-first two do not differ from 2.5 (by −0.0013 ± 0.0029 and −0.0020 ± 0.0023), the last two are worse.
 
 ## Measured quality
 

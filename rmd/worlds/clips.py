@@ -8,7 +8,6 @@ and sometimes more; what they leave open, a model's seed has to decide.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -179,11 +178,6 @@ def remarks(clips: Clips, row: int) -> dict[str, list[str]]:
     return {"size": sizes, "place": places, "side": sides, "style": [STYLES[int(base.style[row])]]}
 
 
-def prompt(name: str, motion: Motion, colour: str) -> str:
-    """The plainest caption."""
-    return phrase(name, motion, colour, {})
-
-
 def phrase(name: str, motion: Motion, colour: str | None, said: dict[str, str]) -> str:
     """A caption in the fullest form: “a small fox bouncing on the left, flat style, on a green background”."""
     doing = " ".join(filter(None, [motion.doing, said.get("place")]))
@@ -203,11 +197,7 @@ def caption(clips: Clips, row: int, generator: torch.Generator) -> str:
     if u[0] < 0.22:
         subject = f"a {known['style'][0]} emoji of {with_article(name)}"
         return f"{subject} that {motion.does} on {with_article(colour)} background"
-    said: dict[str, str] = {}
-    if u[1] >= views.PLAIN:
-        for kind, chance, which in zip(known, u[2:6], u[6:10], strict=True):
-            if known[kind] and chance < views.NAMED:
-                said[kind] = known[kind][int(which * len(known[kind]))]
+    said = views.mentioned(known, u[2:6], u[6:10]) if u[1] >= views.PLAIN else {}
     return phrase(name, motion, colour if u[10] < 0.92 else None, said)
 
 
@@ -219,13 +209,3 @@ def captions(clips: Clips, generator: torch.Generator) -> list[str]:
 def draw_captions(count: int, generator: torch.Generator) -> list[str]:
     """Captions of anything the world holds."""
     return captions(draw(count, generator), generator)
-
-
-def sheet_captions() -> Sequence[str]:
-    """Fixed captions for the sheets that a training run writes."""
-    return (
-        "a fox sliding left on a green background",
-        "a small rocket bouncing on the left, flat style, on a light blue background",
-        "a panda spinning on a pink background",
-        "a smiling face zooming in",
-    )

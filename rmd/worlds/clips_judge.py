@@ -25,9 +25,6 @@ from rmd.worlds.views import Views
 
 SIDE, DETAIL = 32, 64  # pixels at which motions are told apart, and at which the detail error is measured
 GLANCE, LOOK = (20, 7), (60, 7)  # rounds and frames of a fit at either size
-WORDS = {
-    kind: emoji_judge.WORDS[kind] for kind in ("size", "side", "style")
-} | {"place": ("on the left", "on the right", "at the top", "at the bottom", "in the middle")}  # fmt: skip
 SLACK = emoji_judge.SLACK
 
 

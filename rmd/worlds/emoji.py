@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import subprocess
 import tarfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -63,8 +62,8 @@ def fetch(data: Path) -> None:
     unpack(data, LABELS)
 
 
-def unpack(data: Path, package: str, wanted: Callable[[str], bool] = lambda path: True) -> None:
-    """Download an npm package into `data` and unpack its wanted files; one already there is kept.
+def unpack(data: Path, package: str) -> None:
+    """Download an npm package into `data` and unpack it; one already there is kept.
 
     Raises RuntimeError when npm is missing or the registry cannot be reached.
     """
@@ -83,8 +82,7 @@ def unpack(data: Path, package: str, wanted: Callable[[str], bool] = lambda path
     archive = data / done.stdout.strip().splitlines()[-1]
     partial = target.with_suffix(".partial")
     with tarfile.open(archive) as tar:
-        tar.extractall(partial, [member for member in tar if wanted(member.name)], filter="data")
-    partial.mkdir(exist_ok=True)  # where nothing was wanted
+        tar.extractall(partial, filter="data")
     partial.rename(target)
     archive.unlink()
 
@@ -116,14 +114,3 @@ def premultiplied(picture: Image.Image) -> Tensor:
     rgba = np.asarray(picture.convert("RGBA").resize((SIZE, SIZE)), dtype=np.float32)
     rgba = np.concatenate([rgba[..., :3] * (rgba[..., 3:] / 255), rgba[..., 3:]], axis=-1)
     return torch.from_numpy(rgba.round().astype(np.uint8)).permute(2, 0, 1).contiguous()
-
-
-def background(colour: tuple[int, int, int], generator: torch.Generator, size: int = SIZE) -> Tensor:
-    """(3, size, size) in [0, 1]: the colour with a mild random shade and a soft random gradient."""
-    shade = (torch.rand(3, generator=generator) - 0.5) * 0.06
-    direction = torch.randn(2, generator=generator)
-    direction = direction / direction.norm() * 0.08 * torch.rand((), generator=generator)
-    axis = torch.linspace(-1, 1, size)
-    gradient = direction[0] * axis[:, None] + direction[1] * axis[None, :]
-    base = torch.tensor(colour, dtype=torch.float32)[:, None, None] / 255 + shade[:, None, None]
-    return (base + gradient).clamp(0, 1)

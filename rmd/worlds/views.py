@@ -8,7 +8,6 @@ enough to decide it. Everything is drawn from tensors of numbers, so that a batc
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -149,12 +148,17 @@ def caption(views: Views, row: int, generator: torch.Generator) -> str:
     known = remarks(views, row)
     if u[0] < 0.22:
         return f"a {known['style'][0]} emoji of {with_article(name)} on {with_article(colour)} background"
-    said: dict[str, str] = {}
-    if u[1] >= PLAIN:
-        for kind, chance, which in zip(known, u[2:7], u[7:12], strict=True):
-            if known[kind] and chance < NAMED:
-                said[kind] = known[kind][int(which * len(known[kind]))]
+    said = mentioned(known, u[2:7], u[7:12]) if u[1] >= PLAIN else {}
     return phrase(name, colour if u[12] < 0.92 else None, said)
+
+
+def mentioned(known: dict[str, list[str]], chances: list[float], which: list[float]) -> dict[str, str]:
+    """What a caption says of what it could say, by kind; numbers in [0, 1): whether, and which of the words."""
+    return {
+        kind: words[int(number * len(words))]
+        for (kind, words), chance, number in zip(known.items(), chances, which, strict=True)
+        if words and chance < NAMED
+    }
 
 
 def captions(views: Views, generator: torch.Generator) -> list[str]:
@@ -165,25 +169,3 @@ def captions(views: Views, generator: torch.Generator) -> list[str]:
 def draw_captions(count: int, generator: torch.Generator) -> list[str]:
     """Captions of anything the world holds."""
     return captions(draw(count, generator), generator)
-
-
-def sheet_captions() -> Sequence[str]:
-    """Fixed captions for the sheets that a training run writes."""
-    return (
-        "a fox on a green background",
-        "a fox on a green background",
-        "a small fox on the left, flat style, on a green background",
-        "a lion on a white background",
-        "a panda on a pink background",
-        "a big unicorn, 3d style, on a purple background",
-        "a rocket on a black background",
-        "a rocket, tilted left, on a light blue background",
-        "a strawberry on a pink background",
-        "a hamburger on a yellow background",
-        "a small robot at the top on a gray background",
-        "a robot on an orange background",
-        "an owl on a blue background",
-        "a flat emoji of a house on a light blue background",
-        "a penguin",
-        "a soccer ball at the bottom on a green background",
-    )

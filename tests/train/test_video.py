@@ -27,16 +27,16 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFa
 
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
-def test_of_a_package_only_what_is_wanted_is_kept(tmp_path: Path) -> None:
+def test_a_package_is_unpacked_and_nothing_else_stays(tmp_path: Path) -> None:
     made = tmp_path / "made"
     made.mkdir()
     (made / "package.json").write_text('{"name": "made", "version": "1.0.0"}')
     (made / "fox.txt").write_text("fox")
     (made / "cat.txt").write_text("cat")
     data = tmp_path / "data"
-    emoji.unpack(data, str(made), lambda path: path.endswith("fox.txt"))
+    emoji.unpack(data, str(made))
     folder = emoji.package_folder(data, str(made))
-    assert [f.name for f in folder.rglob("*") if f.is_file()] == ["fox.txt"]
+    assert sorted(f.name for f in folder.rglob("*") if f.is_file()) == ["cat.txt", "fox.txt", "package.json"]
     assert list(data.iterdir()) == [folder]
 
 

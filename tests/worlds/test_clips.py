@@ -103,7 +103,7 @@ def test_the_fullest_caption() -> None:
     full = {"size": "small", "place": "on the left", "side": "mirrored", "style": "flat"}
     words = "a small fox bouncing on the left, mirrored, flat style, on a green background"
     assert clips.phrase("fox", bounce, "green", full) == words
-    assert clips.prompt("fox", bounce, "green") == "a fox bouncing on a green background"
+    assert clips.phrase("fox", bounce, "green", {}) == "a fox bouncing on a green background"
     assert parse_prompt(words).said == full
 
 
