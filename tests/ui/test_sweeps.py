@@ -95,6 +95,7 @@ def status(page: Page) -> Locator:
 
 
 def press_start(page: Page) -> None:
+    expect(page.locator("#sweep-stop")).to_be_disabled()  # its last picture may be there before a run is over
     page.locator("#sweep-start").click()
 
 
