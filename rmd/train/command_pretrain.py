@@ -50,6 +50,8 @@ def pretrain(args: argparse.Namespace, device: torch.device) -> Path:
         raise RequestError(f"latents is missing; {entry.name} needs --latents, a folder that `train latents` wrote.")
     sizes = sizes_of(entry, settings)
     check_world(entry, settings, sizes)
+    if settings.still_share and sizes["frames"] == 1:
+        raise RequestError(f"still_share must be 0 for {entry.name}, which makes pictures, not {settings.still_share}.")
     together = Together(device, settings.tracker, args.out)
     if together.first:
         refuse_other(args.out, settings)

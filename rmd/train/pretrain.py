@@ -12,7 +12,7 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ from rmd.train.sheets import save_sheet
 from rmd.train.source import Source
 from rmd.train.together import Together
 
+Part = Literal["high", "low", "still"]
+"""What an iteration learns from: samples of full or low size, or single frames of full size."""
 WARM_UP = 100
 """Iterations over which the rate rises."""
 SHEET = 8
@@ -92,17 +94,17 @@ class Pretrainer:
         self.embeddings = found
         self.backbone.release_text_encoders()
 
-    def loss(self, source: Source, full: bool, g: torch.Generator, noise: torch.Generator) -> Tensor:
+    def loss(self, source: Source, part: Part, g: torch.Generator, noise: torch.Generator) -> Tensor:
         """The loss on this process's share of a batch."""
         s, together = self.settings, self.together
-        batch = s.batch if full else s.low_batch or s.batch
-        given = source.latents(batch * together.count, full, g)
+        count = batch_of(s, part) * together.count
+        given = source.stills(count, g) if part == "still" else source.latents(count, part == "high", g)
         if given is None:
             raise RequestError("latents is missing; give the folder that `train latents` wrote.")
         x0, captions = given
         dropped = torch.rand(len(x0), generator=g) < s.drop
         said = ["" if gone else caption for gone, caption in zip(dropped.tolist(), captions, strict=True)]
-        u = levels(len(x0), s.emphasis if full else s.low_emphasis or s.emphasis, g)
+        u = levels(len(x0), s.low_emphasis or s.emphasis if part == "low" else s.emphasis, g)
         mine = [torch.as_tensor(together.rows(rows)) for rows in (x0, u)]
         return self.error(*mine, list(together.rows(said)), together.share(noise))
 
@@ -133,6 +135,18 @@ def levels(count: int, emphasis: float, g: torch.Generator) -> Tensor:
     u = (torch.arange(count) + torch.rand(count, generator=g, dtype=torch.float64)) / count
     u = u[torch.randperm(count, generator=g)]
     return emphasis * u / (1 + (emphasis - 1) * u)
+
+
+def part_of(settings: Pretraining, progress: float, g: torch.Generator) -> Part:
+    """What an iteration is on; progress: of the run, in [0, 1]."""
+    if float(torch.rand((), generator=g)) < settings.low_share or progress < settings.low_first:
+        return "low"
+    return "still" if settings.still_share and float(torch.rand((), generator=g)) < settings.still_share else "high"
+
+
+def batch_of(settings: Pretraining, part: Part) -> int:
+    """Samples of an iteration, of each process."""
+    return {"high": None, "low": settings.low_batch, "still": settings.still_batch}[part] or settings.batch
 
 
 def text_encoders(backbone: Any) -> dict[str, Any]:
@@ -180,18 +194,17 @@ def train(
         noise.manual_seed(settings.seed * 1_000_003 + step)
         decay = max(0.02, min(1.0, (1 - run.progress) / 0.5))
         set_rate(trainer.optimizer, settings.rate * min((step + 1) / WARM_UP, decay))
-        full = float(torch.rand((), generator=g)) >= settings.low_share and run.progress >= settings.low_first
+        part = part_of(settings, run.progress, g)
         source.at(step)
         values: list[Tensor] = []
         for _ in range(settings.accumulate):
-            loss = trainer.loss(source, full, g, noise)
+            loss = trainer.loss(source, part, g, noise)
             (loss / settings.accumulate).backward()
             values.append(loss.detach())
         role.step(trainer.optimizer, trainer.others, settings.clip, together.average_gradients)
         average.update()
-        batch = settings.batch if full else settings.low_batch or settings.batch
-        run.samples += batch * settings.accumulate * together.count
-        totals.setdefault("loss_high" if full else "loss_low", []).append(torch.stack(values).mean())
+        run.samples += batch_of(settings, part) * settings.accumulate * together.count
+        totals.setdefault(f"loss_{part}", []).append(torch.stack(values).mean())
         if (step + 1) % 50 == 0 or run.last:
             row = {name: float(together.mean(torch.stack(own).mean())) for name, own in totals.items()}
             if held is not None:

@@ -122,6 +122,10 @@ class Pretraining(Common):
     low_share: float = setting(0.25, Real(0, 1), "share of the iterations at the low size")
     low_first: float = setting(0.0, Real(0, 1), "share of the run, its first part, that is at the low size alone")
     low_batch: int | None = setting(None, Whole(1, 4096), "samples of an iteration at the low size; `batch` by default")
+    still_share: float = setting(
+        0.0, Real(0, 1), "of a model of clips: share of the iterations at full size that are on single frames"
+    )
+    still_batch: int | None = setting(None, Whole(1, 4096), "samples of an iteration on them; `batch` by default")
     emphasis: float = setting(1.0, Real(0.01, 100), "shift of the drawn times, towards noise above 1")
     low_emphasis: float | None = setting(None, Real(0.01, 100), "the same at the low size; `emphasis` by default")
     optimizer: str = setting("adamw", Choice(("adamw", "muon")), "muon: for the matrices, in whole networks alone")

@@ -30,6 +30,14 @@ class Source(ABC):
         """Clean latents (B, C, *S) of full or low size with their prompts; None where there are none."""
         return None
 
+    def stills(self, count: int, generator: torch.Generator) -> tuple[Tensor, list[str]] | None:
+        """Latents (B, C, 1, H, W) of single frames of clips, of full size, with their prompts.
+
+        Autoencoders of clips are causal: the first latent frame is that of the first frame alone.
+        """
+        given = self.latents(count, True, generator)
+        return given and (given[0][:, :, :1], given[1])
+
     def held_out(self, count: int) -> tuple[Tensor, list[str]] | None:
         """Latents of full size with their prompts that `latents` never gives from now on."""
         return None

@@ -22,8 +22,10 @@ NEW = {"emoji": {"cpu": 3, "cuda": 64}, "emoji-clips": {"cpu": 1, "cuda": 16}}
 """Samples drawn anew for a step."""
 BLOCKS = {"cpu": 128, "cuda": 160}
 """How many such blocks there are to draw batches from."""
-UNSEEN = 10**9
-"""The number from which on blocks are for no training step."""
+STILLS = {"cpu": 8, "cuda": 64}
+"""The same of single frames of clips."""
+UNSEEN, STILL = 10**9, 2 * 10**9
+"""The numbers from which on blocks are for no training step, and of single frames."""
 
 
 def check_fit(name: str, label: str, high: tuple[int, int], frames: int) -> None:
@@ -47,6 +49,7 @@ class World(Source):
         self.sprites = emoji.load_sprites().to(backbone.device)
         self.new = NEW[name][kind]
         self.pool = Pool(lambda number: self.block(number, self.new), BLOCKS[kind])
+        self.frames = Pool(lambda number: self.still_block(number, STILLS[kind]), BLOCKS[kind])
 
     def prompts(self, count: int, generator: torch.Generator) -> list[str]:
         return self.drawn.draw_captions(count, generator)
@@ -54,6 +57,11 @@ class World(Source):
     def latents(self, count: int, full: bool, generator: torch.Generator) -> tuple[Tensor, list[str]]:
         self.pool.at(self.step)
         return self.pool.pick("high" if full else "low", count, generator)
+
+    def stills(self, count: int, generator: torch.Generator) -> tuple[Tensor, list[str]]:
+        """Of any instant of a clip, not of the first alone."""
+        self.frames.at(self.step)
+        return self.frames.pick("still", count, generator)
 
     def held_out(self, count: int) -> tuple[Tensor, list[str]]:
         parts = [self.block(UNSEEN + start, min(self.new, count - start)) for start in range(0, count, self.new)]
@@ -68,6 +76,14 @@ class World(Source):
         small = F.interpolate(x.reshape(-1, 1, *x.shape[-2:]), size=spec.low, mode="area")
         low = self.encoded(small.reshape(*x.shape[:-2], *spec.low))
         return {"high": self.encoded(x), "low": low}, self.drawn.captions(shown, g)
+
+    @torch.no_grad()
+    def still_block(self, number: int, count: int) -> Drawn:
+        """New clips' frames at one instant in latents, with the clips' captions."""
+        g, spec, device = generator_for(self.seed, STILL + number), self.backbone.spec, self.backbone.device
+        shown = clips.draw(count, g)
+        x = clips.render(self.sprites, shown.to(device), spec.high[0], torch.rand(1, generator=g)) * 2 - 1
+        return {"still": self.encoded(x)}, clips.captions(shown, g)
 
     def encoded(self, pixels: Tensor) -> Tensor:
         """Latents (B, C, *S) float32 of pictures or clips in [−1, 1]."""

@@ -109,6 +109,18 @@ def test_every_family_learns_from_a_folder(
         assert {value.shape[0] for name, value in kept.items() if name.endswith("lora_A.weight")} == {2}
 
 
+def test_a_model_of_clips_learns_from_single_frames_too(
+    tiny_flow_folders: dict[str, Path], clips: Path, tmp_path: Path
+) -> None:
+    folder, latents, out = tiny_flow_folders["tiny_wan"], tmp_path / "latents", tmp_path / "run"
+    assert encode(folder, clips, latents) == 0
+    more = ("still_share=0.5", "still_batch=5", "low_share=0", "seed=3")
+    assert train(folder, latents, out, *(word for one in more for word in ("--set", one))) == 0
+    row = json.loads((out / "log.jsonl").read_text().splitlines()[-1])
+    assert {"loss_high", "loss_still"} <= row.keys()
+    assert row["samples"] in {2 * high + 5 * (4 - high) for high in (1, 2, 3)}
+
+
 def test_the_loss_falls(tiny_sdxl: Path, pictures: Path, tmp_path: Path) -> None:
     latents, out = tmp_path / "latents", tmp_path / "run"
     assert encode(tiny_sdxl, pictures, latents) == 0
@@ -296,6 +308,14 @@ def test_bad_runs_are_a_sentence(tiny_sdxl: Path, tmp_path: Path, capsys: pytest
     refused("drop", *out, "--latents", tmp_path, "--set", "drop=2")
     refused("text_share must be 0 and optimizer adamw with lora", *out, "--lora", 2, "--set", "optimizer=muon")
     refused("optimizer", *out, "--set", "optimizer=sgd")
+    refused(
+        "still_share must be 0 for tiny-sdxl, which makes pictures, not 0.5",
+        *out,
+        "--latents",
+        tmp_path,
+        "--set",
+        "still_share=0.5",
+    )
     refused("world must be one of", *out, "--set", "world=atlantis")
     refused("recipe must be one of emoji-sdxl", *out, "--recipe", "sdxl-lora")
     refused("world emoji-clips is square and has 13 frames; tiny-sdxl makes 64x64", *out, "--set", "world=emoji-clips")

@@ -83,6 +83,11 @@ def test_clips_come_as_any_autoencoder_of_the_class_makes_them(
     x0, said = source.latents(1, True, torch.Generator().manual_seed(0))
     assert x0.shape == (1, backbone.channels, *backbone.latent_size((32, 32)))
     assert clips_judge.parse_prompt(said[0]).name in clips.OBJECTS
+    stills, said = source.stills(4, torch.Generator().manual_seed(0))
+    assert stills.shape == (4, backbone.channels, 1, *backbone.latent_size((32, 32))[1:])
+    assert len({clips_judge.parse_prompt(caption).name for caption in said}) > 1
+    frame = torch.rand(1, 3, clips.FRAMES, 32, 32) * 2 - 1
+    torch.testing.assert_close(source.encoded(frame)[:, :, :1], source.encoded(frame[:, :, :1]), atol=1e-4, rtol=1e-4)
 
 
 def test_a_world_is_for_backbones_of_its_kind(tiny_sdxl: Path, tiny_flow_folders: dict[str, Path]) -> None:
