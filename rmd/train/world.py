@@ -18,9 +18,9 @@ from rmd.train.source import Source
 from rmd.worlds import clips, emoji, views
 
 KINDS: dict[str, ModuleType] = {"emoji": views, "emoji-clips": clips}
-NEW = {"emoji": {"cpu": 3, "cuda": 64}, "emoji-clips": {"cpu": 1, "cuda": 16}}
+NEW = {"emoji": {"cpu": 3, "cuda": 64}, "emoji-clips": {"cpu": 2, "cuda": 16}}
 """Samples drawn anew for a step."""
-BLOCKS = {"cpu": 128, "cuda": 160}
+BLOCKS = {"cpu": 256, "cuda": 160}
 """How many such blocks there are to draw batches from."""
 STILLS = {"cpu": 8, "cuda": 64}
 """The same of single frames of clips."""
