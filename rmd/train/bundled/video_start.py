@@ -71,7 +71,7 @@ def begin(data: Path, vae_folder: Path, folder: Path) -> None:
 def begin_again(published: Path, vae_folder: Path, folder: Path) -> None:
     """The same with the networks of a published teacher."""
     write(
-        AutoTokenizer.from_pretrained(published / "tokenizer"),
+        text.as_words(AutoTokenizer.from_pretrained(published / "tokenizer").backend_tokenizer),
         UMT5EncoderModel.from_pretrained(published / "text_encoder", dtype=torch.float32),
         WanTransformer3DModel.from_pretrained(published / "transformer", dtype=torch.float32),
         vae_folder,

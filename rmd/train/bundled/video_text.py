@@ -33,6 +33,12 @@ def build_tokenizer(corpus: Iterable[str], size: int = 2000) -> PreTrainedTokeni
     )
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=[PAD, END, UNKNOWN], show_progress=False)
     trained.train_from_iterator(corpus, trainer)
+    return as_words(trained)
+
+
+def as_words(trained: Tokenizer) -> PreTrainedTokenizerFast:
+    """A vocabulary's tokenizer: a prompt is its words and an end. (The first generation's put a token for each place of
+    the clip before them, which cost a quarter of a training step and can say nothing where objects are anywhere.)"""
     trained.post_processor = processors.TemplateProcessing(
         single=f"$A {END}", special_tokens=[(END, trained.token_to_id(END))]
     )
