@@ -109,18 +109,6 @@ def test_every_family_learns_from_a_folder(
         assert {value.shape[0] for name, value in kept.items() if name.endswith("lora_A.weight")} == {2}
 
 
-def test_a_model_of_clips_learns_from_single_frames_too(
-    tiny_flow_folders: dict[str, Path], clips: Path, tmp_path: Path
-) -> None:
-    folder, latents, out = tiny_flow_folders["tiny_wan"], tmp_path / "latents", tmp_path / "run"
-    assert encode(folder, clips, latents) == 0
-    more = ("still_share=0.5", "still_batch=5", "low_share=0", "seed=3")
-    assert train(folder, latents, out, *(word for one in more for word in ("--set", one))) == 0
-    row = json.loads((out / "log.jsonl").read_text().splitlines()[-1])
-    assert {"loss_high", "loss_still"} <= row.keys()
-    assert row["samples"] in {2 * high + 5 * (4 - high) for high in (1, 2, 3)}
-
-
 def test_the_loss_falls(tiny_sdxl: Path, pictures: Path, tmp_path: Path) -> None:
     latents, out = tmp_path / "latents", tmp_path / "run"
     assert encode(tiny_sdxl, pictures, latents) == 0

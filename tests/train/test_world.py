@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,6 +89,20 @@ def test_clips_come_as_any_autoencoder_of_the_class_makes_them(
     assert len({clips_judge.parse_prompt(caption).name for caption in said}) > 1
     frame = torch.rand(1, 3, clips.FRAMES, 32, 32) * 2 - 1
     torch.testing.assert_close(source.encoded(frame)[:, :, :1], source.encoded(frame[:, :, :1]), atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_of_clips_learns_from_single_frames_too(tiny_flow_folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_flow_folders["tiny_wan"], tmp_path / "tiny")
+    card = json.loads((folder / "backbone.json").read_text())
+    card |= {"high": [32, 32], "low": [16, 16], "frames": clips.FRAMES}
+    (folder / "backbone.json").write_text(json.dumps(card))
+    ask = ["train", "pretrain", "--backbone", str(folder), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    small = ["world=emoji-clips", "batch=2", "still_share=0.5", "still_batch=5", "low_share=0", "seed=3"]
+    ask += [word for one in small for word in ("--set", one)]
+    assert cli.main([*ask, "--steps", "4"]) == 0
+    row = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert {"loss_high", "loss_still"} <= row.keys()
+    assert row["samples"] in {2 * high + 5 * (4 - high) for high in (1, 2, 3)}
 
 
 def test_a_world_is_for_backbones_of_its_kind(tiny_sdxl: Path, tiny_flow_folders: dict[str, Path]) -> None:
