@@ -24,6 +24,8 @@ BLOCKS = {"cpu": 256, "cuda": 160}
 """How many such blocks there are to draw batches from."""
 STILLS = {"cpu": 8, "cuda": 64}
 """The same of single frames of clips."""
+UNSEEN_AT_ONCE = 2
+"""Samples of a block that is for no training step, on any machine, so that all hold out the same."""
 UNSEEN, STILL = 10**9, 2 * 10**9
 """The numbers from which on blocks are for no training step, and of single frames."""
 
@@ -64,7 +66,8 @@ class World(Source):
         return self.frames.pick("still", count, generator)
 
     def held_out(self, count: int) -> tuple[Tensor, list[str]]:
-        parts = [self.block(UNSEEN + start, min(self.new, count - start)) for start in range(0, count, self.new)]
+        starts = range(0, count, UNSEEN_AT_ONCE)
+        parts = [self.block(UNSEEN + start, min(UNSEEN_AT_ONCE, count - start)) for start in starts]
         return torch.cat([made["high"] for made, _ in parts]), [one for _, said in parts for one in said]
 
     @torch.no_grad()

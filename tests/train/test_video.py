@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from tokenizers import processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rmd.backbones.loading import open_backbone
@@ -51,6 +52,23 @@ def test_every_word_of_the_world_is_a_token_and_every_caption_fits(
     assert opened.unk_token_id not in {token for row in rows for token in row}
     words = {word for caption in said for word in caption.replace(",", "").split()}
     assert all(len(opened(word).input_ids) == 2 for word in words)
+
+
+def test_what_stood_before_the_words_leaves(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """As the first generation's tokenizer was: tokens before every prompt, and rows of its own length."""
+    tokenizer.save_pretrained(tmp_path)
+    former = AutoTokenizer.from_pretrained(tmp_path)
+    end = former.eos_token_id
+    former.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{text.END} {text.END} $A {text.END}", special_tokens=[(text.END, end)]
+    )
+    former.backend_tokenizer.enable_padding(length=40)
+    said = "a fox bouncing on a green background"
+    assert len(former(said).input_ids) != len(tokenizer(said).input_ids)
+    text.as_words(former.backend_tokenizer).save_pretrained(tmp_path / "words")
+    opened = AutoTokenizer.from_pretrained(tmp_path / "words")
+    assert opened(said).input_ids == tokenizer(said).input_ids
+    assert opened.model_max_length == text.LENGTH
 
 
 def test_the_autoencoder_is_trained_as_the_class_runs_it() -> None:

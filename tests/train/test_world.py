@@ -19,6 +19,7 @@ from rmd.train.bundled import image_autoencoder as autoencoder
 from rmd.train.bundled import image_start as start
 from rmd.train.bundled import image_text as text
 from rmd.train.pool import Drawn, Pool
+from rmd.train.source import Source
 from rmd.train.world import World
 from rmd.worlds import clips, clips_judge
 
@@ -89,6 +90,31 @@ def test_clips_come_as_any_autoencoder_of_the_class_makes_them(
     assert len({clips_judge.parse_prompt(caption).name for caption in said}) > 1
     frame = torch.rand(1, 3, clips.FRAMES, 32, 32) * 2 - 1
     torch.testing.assert_close(source.encoded(frame)[:, :, :1], source.encoded(frame[:, :, :1]), atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_held_out_depends_on_the_seed_alone(tiny_sdxl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = open_backbone(tiny_sdxl, "tiny", CPU, torch.float32)
+    held, said = World("emoji", backbone, 0).held_out(5)
+    monkeypatch.setattr(world, "NEW", {"emoji": {"cpu": 3}})
+    again, words = World("emoji", backbone, 0).held_out(5)
+    assert torch.equal(held, again)
+    assert said == words
+    assert said != World("emoji", backbone, 1).held_out(5)[1]
+
+
+def test_a_still_of_any_source_is_the_first_latent_frame() -> None:
+    class Known(Source):
+        def prompts(self, count: int, generator: torch.Generator) -> list[str]:
+            return ["a fox"] * count
+
+        def latents(self, count: int, full: bool, generator: torch.Generator) -> tuple[torch.Tensor, list[str]]:
+            assert full
+            return torch.arange(count * 12.0).reshape(count, 1, 3, 2, 2), self.prompts(count, generator)
+
+    given = Known().stills(2, torch.Generator())
+    assert given is not None
+    assert given[1] == ["a fox"] * 2
+    assert given[0].flatten().tolist() == [0, 1, 2, 3, 12, 13, 14, 15]
 
 
 def test_a_model_of_clips_learns_from_single_frames_too(tiny_flow_folders: dict[str, Path], tmp_path: Path) -> None:

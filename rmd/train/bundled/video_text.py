@@ -37,8 +37,13 @@ def build_tokenizer(corpus: Iterable[str], size: int = 2000) -> PreTrainedTokeni
 
 
 def as_words(trained: Tokenizer) -> PreTrainedTokenizerFast:
-    """A vocabulary's tokenizer: a prompt is its words and an end. (The first generation's put a token for each place of
-    the clip before them, which cost a quarter of a training step and can say nothing where objects are anywhere.)"""
+    """A vocabulary's tokenizer: a prompt is its words and an end.
+
+    (The first generation's put a token for each place of the clip before them, which can say nothing where objects are
+    anywhere, and cost as much as so many words.)
+    """
+    trained.no_padding()
+    trained.no_truncation()
     trained.post_processor = processors.TemplateProcessing(
         single=f"$A {END}", special_tokens=[(END, trained.token_to_id(END))]
     )
