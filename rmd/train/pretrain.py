@@ -119,6 +119,7 @@ class Pretrainer:
         return nn.functional.mse_loss(answer.float(), wanted)
 
     @torch.no_grad()
+    @torch.compiler.set_stance("force_eager")  # a shape of its own is not worth compiling
     def unseen(self, held: tuple[Tensor, list[str]]) -> float:
         """The error on samples that are not trained on, with the same times and noises whenever it is asked."""
         g, noise = generator_for(0, 10**6), torch.Generator(self.backbone.device).manual_seed(0)
@@ -227,6 +228,7 @@ def train(
 
 
 @torch.no_grad()
+@torch.compiler.set_stance("force_eager")
 def sheet(trainer: Pretrainer, source: Source, path: Path) -> None:
     """Fixed prompts with guidance: the low size in the first row, the full one below. The first process writes."""
     backbone, call = trainer.backbone, trainer.call

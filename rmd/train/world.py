@@ -18,11 +18,13 @@ from rmd.train.source import Source
 from rmd.worlds import clips, emoji, views
 
 KINDS: dict[str, ModuleType] = {"emoji": views, "emoji-clips": clips}
-NEW = {"emoji": {"cpu": 3, "cuda": 64}, "emoji-clips": {"cpu": 2, "cuda": 16}}
-"""Samples drawn anew for a step."""
-BLOCKS = {"cpu": 256, "cuda": 160}
+NEW = {"emoji": {"cpu": 3, "cuda": 256}, "emoji-clips": {"cpu": 2, "cuda": 64}}
+"""Samples of a block that is drawn anew."""
+BLOCKS = {"cpu": 256, "cuda": 40}
 """How many such blocks there are to draw batches from."""
-STILLS = {"cpu": 8, "cuda": 64}
+EVERY = {"cpu": 1, "cuda": 4}
+"""Steps for each new block: a GPU takes hardly longer to draw a larger one."""
+STILLS = {"cpu": 8, "cuda": 256}
 """The same of single frames of clips."""
 UNSEEN_AT_ONCE = 2
 """Samples of a block that is for no training step, on any machine, so that all hold out the same."""
@@ -49,7 +51,7 @@ class World(Source):
         check_fit(name, spec.name, spec.high, spec.frames)
         self.backbone, self.seed, self.drawn = backbone, seed, KINDS[name]
         self.sprites = emoji.load_sprites().to(backbone.device)
-        self.new = NEW[name][kind]
+        self.new, self.every = NEW[name][kind], EVERY[kind]
         self.pool = Pool(lambda number: self.block(number, self.new), BLOCKS[kind])
         self.frames = Pool(lambda number: self.still_block(number, STILLS[kind]), BLOCKS[kind])
 
@@ -57,12 +59,12 @@ class World(Source):
         return self.drawn.draw_captions(count, generator)
 
     def latents(self, count: int, full: bool, generator: torch.Generator) -> tuple[Tensor, list[str]]:
-        self.pool.at(self.step)
+        self.pool.at(self.step // self.every)
         return self.pool.pick("high" if full else "low", count, generator)
 
     def stills(self, count: int, generator: torch.Generator) -> tuple[Tensor, list[str]]:
         """Of any instant of a clip, not of the first alone."""
-        self.frames.at(self.step)
+        self.frames.at(self.step // self.every)
         return self.frames.pick("still", count, generator)
 
     def held_out(self, count: int) -> tuple[Tensor, list[str]]:

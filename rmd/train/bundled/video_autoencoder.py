@@ -27,8 +27,7 @@ from rmd.worlds import clips, emoji
 
 CHANNELS, PACKED = 16, 2  # of the latents; frames in one of theirs
 RATE, SEED = 1.5e-3, 11
-SIDE = 64  # pixels of the training crops
-BATCH = {"cpu": 8, "cuda": 64}
+BATCH = {"cpu": (8, 64), "cuda": (32, 128)}  # clips in a batch and the side of the crop that is seen of each
 NEW, BLOCKS = 1, 192  # clips drawn anew for each step, and how many such blocks there are to draw batches from
 PROBE = 12  # whole clips by which it is measured
 SPAN = 9  # frames of a training clip
@@ -96,17 +95,16 @@ def whole_clips(sprites: Tensor, blocks: int) -> Pool:
     return Pool(draw, blocks)
 
 
-def batch(pool: Pool, count: int, generator: torch.Generator) -> Tensor:
-    """(count, 3, SPAN, 64, 64) in [−1, 1]: crops at full size and whole frames at half size, half of each."""
+def batch(pool: Pool, count: int, side: int, full: bool, generator: torch.Generator) -> Tensor:
+    """(count, 3, SPAN, side, side) in [−1, 1]: crops at full size, or else at half size, there 64 pixels at most."""
     rows = []
-    for i, clip in enumerate(pool.pick("clips", count, generator)[0]):
+    for clip in pool.pick("clips", count, generator)[0]:
         start = int(torch.randint(clips.FRAMES - SPAN + 1, (), generator=generator))
         x = clip[None, :, start : start + SPAN].float() / 127.5 - 1
-        if i % 2:
-            x = clips.shrink(x)
-        room = x.shape[-1] - SIDE + 1
+        x = x if full else clips.shrink(x)
+        room = max(0, x.shape[-1] - side) + 1
         top, left = (int(torch.randint(room, (), generator=generator)) for _ in range(2))
-        rows.append(x[..., top : top + SIDE, left : left + SIDE])
+        rows.append(x[..., top : top + side, left : left + side])
     return torch.cat(rows)
 
 
@@ -143,7 +141,7 @@ def train(
     average = Average({"vae": vae}, decay=0.998)
     run = Run(folder, {"vae": vae, "optimizer": optimizer, "average": average}, minutes, device)
     sprites = emoji.load_sprites().to(device)
-    pool, count = whole_clips(sprites, BLOCKS), BATCH[device.type]
+    pool, (count, side) = whole_clips(sprites, BLOCKS), BATCH[device.type]
     probe = clips.render(sprites, clips.draw(PROBE, generator_for(SEED, 10**6)).to(device)) * 2 - 1
     # on a GPU one replica is the whole
     workers = torch.get_num_threads() if device.type == "cpu" else 1
@@ -158,7 +156,7 @@ def train(
     for step in run.steps(steps, "video autoencoder"):
         set_rate(optimizer, rate * min(1, (step + 1) / 100) * cosine(int(1000 * run.progress), 1000, warmup=0))
         pool.at(step)
-        x = batch(pool, count, generator_for(SEED + 2, step))
+        x = batch(pool, count, side, step % 2 == 0, generator_for(SEED + 2, step))
         optimizer.zero_grad(set_to_none=True)
         shares = [(part, step * workers + i) for i, part in enumerate(x.chunk(workers))]
         values = replicas.accumulate(backward, shares)
