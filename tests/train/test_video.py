@@ -93,12 +93,22 @@ def test_the_autoencoder_is_trained_as_the_class_runs_it() -> None:
         assert torch.allclose(still, z[:, :, :1], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("side", "full", "seen"), [(64, True, 64), (64, False, 64), (128, True, 128), (128, False, 64)]
+)
+def test_an_autoencoder_sees_crops_at_full_size_and_at_half(side: int, full: bool, seen: int) -> None:
+    pool = autoencoder.whole_clips(emoji.load_sprites(), 2)
+    pool.at(0)
+    x = autoencoder.batch(pool, 2, side, full, torch.Generator().manual_seed(0))
+    assert x.shape == (2, 3, autoencoder.SPAN, seen, seen)
+    assert -1 <= x.min() < x.max() <= 1
+
+
 def test_an_autoencoder_is_trained_goes_on_and_becomes_part_of_a_start(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(autoencoder, "BLOCKS", 3)
-    monkeypatch.setattr(autoencoder, "BATCH", {"cpu": 2})
-    monkeypatch.setattr(autoencoder, "SIDE", 32)
+    monkeypatch.setattr(autoencoder, "BATCH", {"cpu": (2, 32)})
     monkeypatch.setattr(autoencoder, "PROBE", 1)
     run = tmp_path / "autoencoder"
     autoencoder.train(run, steps=1)

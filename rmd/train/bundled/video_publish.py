@@ -65,6 +65,7 @@ def teacher(runs: Path, target: Path, continued: bool) -> None:
 
     def fill(folder: Path) -> None:
         shutil.copytree(source, folder, ignore=shutil.ignore_patterns(SETTINGS_FILE), dirs_exist_ok=True)
+        vae.to(torch.float16).save_pretrained(folder / "vae")
         (folder / BACKBONE_CARD).write_text(json.dumps(card, indent=1) + "\n")
         (folder / HISTORY).write_text(json.dumps(rows, indent=1) + "\n")
         (folder / "README.md").write_text(TEACHER_CARD.format(history=as_table(rows), guidance=GUIDANCE, **words))
@@ -88,7 +89,7 @@ A `WanPipeline` at small size, trained from scratch by this repository: clips of
 one emoji doing one thing on a coloured background. It is the many-step teacher of the demo and the base of the
 student beside it.
 
-- **Parts**: `WanTransformer3DModel` 6.2 M parameters (6 layers × 256, patches of 2×2 cells, velocity of a rectified
+- **Parts**: `WanTransformer3DModel` 13.8 M parameters (6 layers × 384, patches of 2×2 cells, velocity of a rectified
   flow, timestep shift 3), `UMT5EncoderModel` (3 layers × 192), `AutoencoderKLWan` 4.6 M (f8, 2 frames to one,
   16 channels, on 2×2 patches of pixels); fp16 safetensors.
 - **Data**: {count} objects of Microsoft Fluent Emoji (MIT), solid or flat, in any size, place and side on plain or
@@ -98,7 +99,7 @@ student beside it.
   open, the seed decides.
 - **Recipe**: text encoder and transformer train together, 64 px alone first, then mostly 128 px; a clip is used some
   times, each with another noise.
-- **Commands**: `python -m rmd train data`, `video-autoencoder`, `video-start`, `pretrain --recipe emoji-wan`,
+- **Commands**: `python -m rmd train data`, `video-autoencoder`, `video-start`, `pretrain --recipe emoji-wan-gpu`,
   `publish-video-teacher`.
 - **Defaults**: 50 UniPC steps, classifier-free guidance {guidance}.
 - **Limits**: it knows the objects, motions and colours below and nothing else; one object and one motion per clip.
@@ -106,6 +107,8 @@ student beside it.
 ## Training
 
 {history}
+
+The autoencoder went on from one of 4,512 steps (72 minutes of two CPU threads, 29.8 dB at 128 px); it has 30.8 dB.
 
 ## Measured quality
 
@@ -133,7 +136,7 @@ the resolution trajectory (RMD, arXiv 2603.06136). One set of weights for any pl
 - **Recipe**: plain guidance distillation as a warm-up, then distribution matching on random plans (1 to 8 steps, any
   switch, any eta, mostly `band` re-injection).
 - **Run**: {card[training]}.
-- **Commands**: `python -m rmd train distill --recipe emoji-wan`, then `publish-video-student`.
+- **Commands**: `python -m rmd train distill --recipe emoji-wan-gpu`, then `publish-video-student`.
 - **Default plan**: 3 low-resolution + 3 high-resolution steps, eta {card[eta]}, `{card[reinjection]}`.
 - **Data and licence**: as its base model; see NOTICE.
 
