@@ -6,6 +6,7 @@ import math
 from typing import Any, ClassVar
 
 import torch
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor
 
 from rmd.backbones.adapter import Config, FlowBackbone
@@ -54,10 +55,13 @@ class WanBackbone(FlowBackbone):
         return {"high": (480, 832), "low": (272, 480)}
 
     def _encode(self, prompts: list[str], device: torch.device) -> Conditioning:
-        embeds, _ = self.pipe.encode_prompt(
-            prompts, do_classifier_free_guidance=False, max_sequence_length=self.length, device=device
-        )
-        return {"embeds": embeds.to(self.dtype)}
+        """As the pipeline's `encode_prompt`, which pads prompt by prompt: a quarter of a training step on a GPU."""
+        tokens = self.pipe.tokenizer(
+            [prompt_clean(prompt) for prompt in prompts],
+            padding="max_length", max_length=self.length, truncation=True, return_tensors="pt",
+        ).to(device)  # fmt: skip
+        rows = self.pipe.text_encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
+        return {"embeds": (rows * tokens.attention_mask[..., None]).to(self.dtype)}
 
     def predict(self, x: Tensor, t: Time, conditioning: Conditioning) -> Tensor:
         return self._network(

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rmd.checks import RequestError, size_of
+from rmd.request import teacher_key
 from rmd.serve.runner import Runner, Saved
 from rmd.ui import parts, text
 from rmd.ui.beside import missing
@@ -59,8 +60,9 @@ class Follow:
         shown = last is not None and self.is_shown(settings, last)
         film = film_of(last) if shown and last is not None else None
         stale = last is not None and not shown
+        stale_teacher = last is not None and stale and teacher_key(checked) != teacher_key(last.result.request)
         others = self.examples.others(last)
-        value = strip_value(outline, self.runner.plan(checked), film, others, stale)
+        value = strip_value(outline, self.runner.plan(checked), film, others, stale, stale_teacher)
         value["idle"] = shown and bool(missing(self.runner, last, others))
         opened = last is not None and shown and last.files == self.examples.first_files  # what a plain address opens
         if last is not None and shown:

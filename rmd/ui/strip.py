@@ -45,11 +45,17 @@ def film_of(saved: Saved) -> Frames:
 
 
 def strip_value(
-    outline: Outline, plan: CascadePlan, film: Frames | None = None, others: Others | None = None, stale: bool = False
+    outline: Outline,
+    plan: CascadePlan,
+    film: Frames | None = None,
+    others: Others | None = None,
+    stale: bool = False,
+    stale_teacher: bool = False,
 ) -> dict[str, Any]:
     """The plan of the controls with the film of its result, where the stage shows one of this plan.
 
-    others: what can be shown at once. stale: whether the stage shows a result of other settings.
+    others: what can be shown at once. stale: whether the stage shows a result of other settings;
+    stale_teacher: whether its teacher is of others, too.
     """
     film = film or {"student": [], "teacher": []}
     cells = cells_of(outline, plan)
@@ -65,6 +71,7 @@ def strip_value(
         "ratio": plan.size[-1] / plan.size[-2],
         "words": text.NOT_RUN if stale else words_of(film),
         "stale": stale,
+        "stale_teacher": stale_teacher,
         "stored": {
             f"{steps}/{switch}": {"file": file_of(one.files["student"]), "words": stored_words(one)}
             for (steps, switch), one in (others or {}).items()

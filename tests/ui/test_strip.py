@@ -93,15 +93,18 @@ def test_a_result_of_other_settings_is_greyed_until_it_is_run(drawn: Page) -> No
     drawn.locator(ROW).press("+")
     expect(words).to_have_text(NOT_RUN)
     expect(stage).to_have_attribute("data-stale", "")
+    expect(stage).not_to_have_attribute("data-stale-teacher", "")  # it is the same for any plan
     expect(drawn.locator("#strip .strip-cell img")).to_have_count(0)
     drawn.locator(ROW).press("-")
     expect(words).to_contain_text("Drag the line")
     expect(stage).not_to_have_attribute("data-stale", "")
     drawn.get_by_label("What should it draw?").fill("a star")
     expect(words).to_have_text(NOT_RUN)
+    expect(stage).to_have_attribute("data-stale-teacher", "")
     press_generate(drawn)
     expect(words).to_contain_text("Drag the line")
     expect(stage).not_to_have_attribute("data-stale", "")
+    expect(stage).not_to_have_attribute("data-stale-teacher", "")
     expect(drawn.get_by_label("Live: redraw while I move these")).not_to_be_checked()  # what a visitor decided stays
 
 

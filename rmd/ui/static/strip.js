@@ -1,6 +1,6 @@
 /* The strip. `value` is {counts, scales, most, cells, ratio, words, stale, stored}: steps at every size, smallest first,
    and each size's side over the result's; a cell per step {low, scale, logsnr, student, teacher}, estimates as addresses;
-   stale: whether the stage shows a result of other settings; stored: {"4/2": {file, words}}, pictures of two sizes that
+   stale, stale_teacher: whether the stage shows a result of other settings, and of another teacher's run; stored: {"4/2": {file, words}}, pictures of two sizes that
    can stand on the stage at once; query: the settings as the end of the page's address; shown: the result's name, which
    makes a step of the browser's history; idle: whether more switches can be drawn in idle moments. Reports `select` with
    {counts}, or {sizes} where another number of sizes is wanted, `submit` with {shown, query} for a step back or forward,
@@ -228,7 +228,9 @@ function update() {
   if (!value || held >= 0) return;
   // what is on its way when the next move is made is an answer to the one before
   if (!same(value.counts, counts) && Date.now() - asked < 1500) return void setTimeout(update, 1600);
-  document.querySelector("#compare .cmp")?.toggleAttribute("data-stale", Boolean(value.stale));
+  const stage = document.querySelector("#compare .cmp");
+  stage?.toggleAttribute("data-stale", Boolean(value.stale));
+  stage?.toggleAttribute("data-stale-teacher", Boolean(value.stale_teacher));
   note(value);
   counts = value.counts;
   place(value);
