@@ -137,7 +137,7 @@ the resolution trajectory (RMD, arXiv 2603.06136). One set of weights for any pl
   switch, any eta, mostly `band` re-injection).
 - **Run**: {card[training]}.
 - **Commands**: `python -m rmd train distill --recipe emoji-wan-gpu`, then `publish-video-student`.
-- **Default plan**: 3 low-resolution + 3 high-resolution steps, eta {card[eta]}, `{card[reinjection]}`.
+- **Default plan**: 2 low-resolution + 2 high-resolution steps, eta {card[eta]}, `{card[reinjection]}`.
 - **Data and licence**: as its base model; see NOTICE.
 
 ## Training

@@ -22,7 +22,7 @@ SHIFT = 3.0  # of the sampler's times, Wan's own for its lower resolution
 GUIDANCE = 2.0
 CARD = {
     "name": "Emoji Wan", "high": (clips.HIGH, clips.HIGH), "low": (clips.LOW, clips.LOW), "frames": clips.FRAMES,
-    "fps": clips.FPS, "teacher_steps": 50, "guidance": GUIDANCE, "default_steps": 6, "default_switch": 3,
+    "fps": clips.FPS, "teacher_steps": 50, "guidance": GUIDANCE, "default_steps": 4, "default_switch": 2,
     "licence": LICENCE,
 }  # fmt: skip
 
