@@ -12,6 +12,7 @@ from rmd.worlds.emoji_judge import parse_prompt
 from rmd.worlds.views import Views
 
 TRIES = 64
+BLOCK = 100  # captions that are drawn at once, so that a larger study begins with a smaller one's
 
 
 def alike(prompt: str, count: int, generator: torch.Generator) -> Views:
@@ -35,5 +36,6 @@ def pictures(prompt: str, count: int, generator: torch.Generator, sprites: Tenso
 
 
 def asked_for(count: int, seed: int) -> list[str]:
-    """Captions as the world's own pictures have them."""
-    return views.draw_captions(count, torch.Generator().manual_seed(seed))
+    """Captions as the world's own pictures have them; fewer are the first of more."""
+    g = torch.Generator().manual_seed(seed)
+    return [caption for _ in range(0, count, BLOCK) for caption in views.draw_captions(BLOCK, g)][:count]

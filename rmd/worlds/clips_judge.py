@@ -26,6 +26,7 @@ from rmd.worlds.views import Views
 SIDE, DETAIL = 32, 64  # pixels at which motions are told apart, and at which the detail error is measured
 GLANCE, LOOK = (20, 7), (60, 7)  # rounds and frames of a fit at either size
 SLACK = emoji_judge.SLACK
+BLOCK = 48  # captions that are drawn at once, so that a larger study begins with a smaller one's
 
 
 @dataclass(frozen=True)
@@ -199,8 +200,9 @@ def pictures(prompt: str, count: int, generator: torch.Generator, sprites: Tenso
 
 
 def asked_for(count: int, seed: int) -> list[str]:
-    """Captions as the world's own clips have them."""
-    return clips.draw_captions(count, torch.Generator().manual_seed(seed))
+    """Captions as the world's own clips have them; fewer are the first of more."""
+    g = torch.Generator().manual_seed(seed)
+    return [caption for _ in range(0, count, BLOCK) for caption in clips.draw_captions(BLOCK, g)][:count]
 
 
 def on_real(judge: Judge, count: int = 60) -> dict[str, float]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image, ImageChops
+from safetensors.torch import load_file
 
 from rmd.backbones import catalog
 from rmd.backbones.outline import read_outline
@@ -152,6 +153,33 @@ def test_an_interrupted_study_makes_what_is_missing(
     assert made == [SEED + 2]
 
 
+def test_a_larger_study_goes_on_with_a_smaller_one(
+    ask: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    real = batch.sample
+
+    def counted(loaded: Any, requests: Any, role: str) -> Any:
+        made.extend(one.seed for one in requests)
+        return real(loaded, requests, role)
+
+    monkeypatch.setattr("rmd.engine.session.sample", counted)
+    (tmp_path / "prompts.txt").write_text("a fox\na blue star\na cat")
+    assert main([*ask, "--plans", "none", "--count", "4"]) == 0
+    made.clear()
+    assert main([*ask, "--plans", "none", "--count", "6"]) == 0
+    assert set(made) == {SEED + 4, SEED + 5}
+    report = json.loads((tmp_path / "out" / "evidence.json").read_text())
+    assert report["count"] == 6
+    features = load_file(tmp_path / "out" / "samples" / "teacher" / "features.safetensors")["features"]
+    assert len(features) == 6, "measured again"
+    fresh = [*ask[:-1], str(tmp_path / "fresh"), "--plans", "none", "--count", "6"]
+    assert main(fresh) == 0
+    again = json.loads((tmp_path / "fresh" / "evidence.json").read_text())
+    name = "not distilled, 2+2"
+    assert again["rows"][name]["fd_teacher"] == pytest.approx(report["rows"][name]["fd_teacher"], rel=1e-4)
+
+
 def test_samples_of_other_prompts_are_not_mixed_in(
     ask: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,6 +248,7 @@ def test_prompts_the_judge_cannot_read_are_measured_without_it(
 def test_a_world_of_clips_has_captions_and_real_clips() -> None:
     world = World(read_outline(catalog.find("emoji-wan")), torch.device("cpu"))
     said = world.asked_for(5)
+    assert world.asked_for(60)[:5] == said, "a larger study begins with a smaller one's"
     assert len(said) == 5
     assert not world.strange(said)
     assert "zebra" in world.strange([*said, "a zebra spinning"])

@@ -38,3 +38,8 @@ def test_pictures_are_the_worlds() -> None:
     assert bool((corner[:, 1] > corner[:, 0]).all()), "green"
     with pytest.raises(RequestError, match="is not of the form"):
         alike("a dragon", 1, torch.Generator())
+
+
+def test_fewer_captions_are_the_first_of_more() -> None:
+    assert asked_for(130, 3)[:40] == asked_for(40, 3)
+    assert len(set(asked_for(130, 3))) > 100

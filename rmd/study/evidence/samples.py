@@ -25,22 +25,26 @@ from rmd.request import GenerateRequest
 
 Make = Callable[[Sequence[GenerateRequest]], tuple[Sequence[Frames], Tensor]]
 """Frames and clean latents (B, C, *S) of requests."""
+Item = tuple[str, int]
+"""Prompt and seed of a sample."""
 
 
 class Store:
     """One row's pictures in a folder, by number; a clip is one picture with its frames below one another.
 
-    about: everything that decides them, compared with what a folder that is there says of itself.
+    about: everything else that decides them; items: prompt and seed of each. Both are compared with what a folder that
+    is there says of itself: one whose items are the first of these grows.
     Raises RequestError for a folder of other samples.
     """
 
-    def __init__(self, folder: Path, about: dict[str, Any]):
+    def __init__(self, folder: Path, about: dict[str, Any], items: Sequence[Item]):
         self.folder = folder
-        known = folder / "about.json"
-        text = json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        if known.is_file() and known.read_text(encoding="utf-8") != text:
+        file = folder / "about.json"
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if known and known != about | listed(items[: known["count"]]):
             raise RequestError(f"{folder} holds samples of other settings or weights; give another --out or remove it.")
-        write_whole(known, lambda path: path.write_text(text, encoding="utf-8"))
+        text = json.dumps(about | listed(items), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        write_whole(file, lambda path: path.write_text(text, encoding="utf-8"))
 
     def path(self, index: int) -> Path:
         return self.folder / f"{index:05d}.png"
@@ -86,15 +90,16 @@ class Store:
         return torch.stack([load_file(file)["x0"].float() for file in files])
 
 
-def about(request: GenerateRequest, role: str, weights: str, items: str) -> dict[str, Any]:
-    """What decides a row's samples. items: of prompts and seeds, see `digest`."""
+def about(request: GenerateRequest, role: str, weights: str) -> dict[str, Any]:
+    """What decides a row's samples beside their prompts and seeds."""
     settings = {name: value for name, value in asdict(request).items() if name not in ("prompt", "seed", "teacher")}
-    return {"role": role, "weights": weights, "items": items, "request": settings}
+    return {"role": role, "weights": weights, "request": settings}
 
 
-def digest(*parts: str) -> str:
-    """Twelve hexadecimal digits of texts."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+def listed(items: Sequence[Item]) -> dict[str, Any]:
+    """How many prompts with seeds, and twelve hexadecimal digits of them."""
+    texts = "\0".join(f"{prompt}\n{seed}" for prompt, seed in items)
+    return {"count": len(items), "items": hashlib.sha256(texts.encode()).hexdigest()[:12]}
 
 
 def made_with(base: Path, student: Path | None) -> str:

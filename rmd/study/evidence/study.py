@@ -33,7 +33,7 @@ from rmd.study.evidence import measures
 from rmd.study.evidence.bootstrap import Estimate, draws, of_means, of_sets
 from rmd.study.evidence.hubkit import HubKit
 from rmd.study.evidence.rows import AGAIN, REAL, ROUND_TRIP, TEACHER, Row
-from rmd.study.evidence.samples import Store, about, digest, made_with
+from rmd.study.evidence.samples import Store, about, made_with
 from rmd.train.sheets import to_image
 
 T = TypeVar("T")
@@ -105,13 +105,12 @@ class Study:
 
     def make(self, rows: Sequence[Row]) -> None:
         """Sample what is missing of the rows, those of the same weights together."""
-        items = digest(*(f"{prompt}\n{seed}" for prompt, seed in self.items))
         with tqdm(total=self.count * len(rows), unit="picture", file=sys.stderr) as bar:
             for row in sorted(rows, key=lambda row: str(row.changes.get("student"))):
                 requests = self.requests(row)
                 bar.set_description(row.name)
-                made_of = about(requests[0], row.role, self.weights(row), items)
-                store, left = Store(self.folder / "samples" / row.slug, made_of), self.count
+                made_of = about(requests[0], row.role, self.weights(row))
+                store, left = Store(self.folder / "samples" / row.slug, made_of, self.items), self.count
                 make, latents = functools.partial(self.sampled, row), row.role == "teacher"
                 for made in store.fill(requests, make, self.batch, latents, self.engine.places):
                     bar.update(made)
@@ -131,9 +130,8 @@ class Study:
     def make_real(self) -> None:
         """The world's own pictures of the prompts, twice, and once through the autoencoder."""
         assert self.draw is not None
-        items = digest(*(f"{prompt}\n{seed}" for prompt, seed in self.items))
         for number, name in enumerate((REAL, AGAIN)):
-            store = Store(self.folder / "samples" / Row(name, "data").slug, {"items": items, "draw": number})
+            store = Store(self.folder / "samples" / Row(name, "data").slug, {"draw": number}, self.items)
             for index, prompt in enumerate(self.prompts):
                 g = torch.Generator().manual_seed(SEED + 2 * index + number)
                 if not store.path((index + 1) * self.seeds - 1).is_file():
@@ -142,12 +140,12 @@ class Study:
             self.stores[name] = store
         backbone: Any = self.loaded(self.requests(Row("", "teacher", {"student": "none"}))[0]).teacher
         if hasattr(backbone.pipe.vae, "encoder"):
-            self.round_trip(backbone, items)
+            self.round_trip(backbone)
 
     @torch.inference_mode()
-    def round_trip(self, backbone: Any, items: str) -> None:
+    def round_trip(self, backbone: Any) -> None:
         """What the autoencoder alone makes of real pictures: the best that any network on its latents can reach."""
-        store = Store(self.folder / "samples" / Row(ROUND_TRIP, "data").slug, {"items": items})
+        store = Store(self.folder / "samples" / Row(ROUND_TRIP, "data").slug, {}, self.items)
         for start in range(0, self.count, CHUNK):
             stop = min(start + CHUNK, self.count)
             if not store.path(stop - 1).is_file():
@@ -168,10 +166,11 @@ class Study:
     def kept(self, name: str, kind: str, measure: Callable[[range], Tensor]) -> Tensor:
         """What a measure says of a row's samples, (N, …): asked once, then read from beside them."""
         file = self.stores[name].folder / f"{kind}.safetensors"
-        if not file.is_file():
-            found = torch.cat([measure(part) for part in self.chunks])
-            write_whole(file, lambda path: save_file({kind: found.contiguous()}, path))
-        return load_file(file)[kind]
+        found = load_file(file)[kind] if file.is_file() else None
+        if found is None or len(found) != self.count:  # the study grew
+            found = torch.cat([measure(part) for part in self.chunks]).contiguous()
+            write_whole(file, lambda path: save_file({kind: found}, path))
+        return found
 
     def fits(self, name: str, kit: HubKit) -> dict[str, Tensor]:
         """How well a row's samples fit their prompts, (N,) by measure."""
