@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from rmd.engine.results import Done
 from rmd.engine.session import Session
 from rmd.study.evaluate import World
 from rmd.study.evidence.rows import TEACHER, method_rows, plan_rows, usual_rows
+from rmd.study.evidence.samples import about
 from rmd.study.evidence.study import SEED, Study
 
 PROMPTS = ("a fox", "a blue star")
@@ -178,6 +180,15 @@ def test_a_larger_study_goes_on_with_a_smaller_one(
     again = json.loads((tmp_path / "fresh" / "evidence.json").read_text())
     name = "not distilled, 2+2"
     assert again["rows"][name]["fd_teacher"] == pytest.approx(report["rows"][name]["fd_teacher"], rel=1e-4)
+
+
+def test_a_teachers_samples_do_not_depend_on_the_students_plan(tiny_sdxl: Path) -> None:
+    request = read_outline(catalog.find(str(tiny_sdxl))).request({"prompt": "a fox", "backbone": str(tiny_sdxl)})
+    other = replace(request, steps=3, switch=1, eta=0.5)
+    assert about(other, "teacher", "") == about(request, "teacher", "")
+    assert about(other, "student", "") != about(request, "student", "")
+    assert about(replace(request, guidance=3.0), "teacher", "") != about(request, "teacher", "")
+    assert about(replace(request, teacher_steps=9), "student", "") == about(request, "student", "")
 
 
 def test_samples_of_other_prompts_are_not_mixed_in(

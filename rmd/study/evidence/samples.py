@@ -21,7 +21,7 @@ from rmd.checks import RequestError
 from rmd.disk import write_whole
 from rmd.engine.base import Frames
 from rmd.engine.spread import spread
-from rmd.request import GenerateRequest
+from rmd.request import GenerateRequest, student_key, teacher_key
 
 Make = Callable[[Sequence[GenerateRequest]], tuple[Sequence[Frames], Tensor]]
 """Frames and clean latents (B, C, *S) of requests."""
@@ -92,7 +92,8 @@ class Store:
 
 def about(request: GenerateRequest, role: str, weights: str) -> dict[str, Any]:
     """What decides a row's samples beside their prompts and seeds."""
-    settings = {name: value for name, value in asdict(request).items() if name not in ("prompt", "seed", "teacher")}
+    decides = teacher_key(request) if role == "teacher" else asdict(student_key(request))
+    settings = {name: value for name, value in decides.items() if name not in ("prompt", "seed", "teacher")}
     return {"role": role, "weights": weights, "request": settings}
 
 
