@@ -61,6 +61,7 @@ def test_the_temporary_folder_is_ones_own(tmp_path: Path, monkeypatch: pytest.Mo
     assert own_temporary_folder() not in (usual, tmp_path / "rmd-12345")
 
 
+@pytest.mark.slow
 def test_a_code_page_without_our_signs_loses_no_finished_run(tiny_sdxl: Path, tmp_path: Path) -> None:
     command = ["generate", "--backbone", str(tiny_sdxl), "--prompt", "a fox", "--steps", "1", "--switch", "0"]
     command += ["--teacher-steps", "2", "--out", str(tmp_path)]

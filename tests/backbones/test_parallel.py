@@ -62,7 +62,8 @@ def run_two(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
 
 
-@pytest.mark.parametrize("family", ["wan", pytest.param("flux2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["wan", "flux2"])
 def test_two_processes_make_what_one_makes(family: str, tmp_path: Path) -> None:
     """Where two divides the tokens: gloo gathers no unequal parts."""
     folder, script = tmp_path / "tiny", tmp_path / "program.py"

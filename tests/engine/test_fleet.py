@@ -178,6 +178,7 @@ def test_state_tells_how_many_run(fleet: Fleet) -> None:
     until(lambda: fleet.state() == {"replicas": 2, "places": 2})
 
 
+@pytest.mark.slow
 def test_the_page_takes_as_many_at_once_and_stops_one_alone(fleet: Fleet, tiny_sdxl: Path, tmp_path: Path) -> None:
     ask = {"prompt": "a fox", "seed": 1, "backbone": None, "teacher_steps": 100, "count": 4}
     with serving(tiny_sdxl, tmp_path, fleet) as server:

@@ -37,7 +37,7 @@ print(watch.waited)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be put on one processor here")
-@pytest.mark.parametrize("counted", ["counted", "uncounted"])
+@pytest.mark.parametrize("counted", ["counted", pytest.param("uncounted", marks=pytest.mark.slow)])
 def test_a_neighbour_on_the_same_processor_is_noticed(counted: str) -> None:
     if counted == "counted" and ready_seconds() is None:
         pytest.skip("this kernel does not count it")

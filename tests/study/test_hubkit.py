@@ -155,6 +155,7 @@ def test_vbench_takes_clips(asked: list[str], tmp_path: Path, capsys: pytest.Cap
     assert not (tmp_path / "out" / "vbench").exists()
 
 
+@pytest.mark.slow
 def test_clips_for_vbench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "wan"
     tiny_wan().save_pretrained(folder)

@@ -30,7 +30,7 @@ def distil(folder: Path, prompts: Path, out: Path, *more: str) -> int:
     return cli.main(["train", "distill", *arguments, "--steps", "5", *QUICK, *more])
 
 
-@pytest.mark.parametrize("rank", ["", "2"], ids=["full", "lora"])
+@pytest.mark.parametrize("rank", ["", pytest.param("2", marks=pytest.mark.slow)], ids=["full", "lora"])
 def test_every_family_is_distilled_and_its_student_generates(
     tiny: Path, rank: str, tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,7 +181,8 @@ def test_settings_given_as_text_are_numbers_where_they_are_numbers() -> None:
 WAYS = {"full": (), "shared": ("--set", "shard=yes"), "lora": ("--lora", "2")}
 
 
-@pytest.mark.parametrize("way", ["shared", *(pytest.param(one, marks=pytest.mark.slow) for one in ("full", "lora"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
 def test_two_processes_train_as_one_with_twice_the_batch(
     way: str, tiny_sdxl: Path, tmp_path: Path, prompts: Path
 ) -> None:

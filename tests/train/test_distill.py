@@ -260,7 +260,7 @@ def test_two_replicas_give_the_gradient_of_one_batch() -> None:
     assert values["loss"] == pytest.approx(whole.item())
 
 
-@pytest.mark.parametrize("rank", [None, 2], ids=["full", "lora"])
+@pytest.mark.parametrize("rank", [pytest.param(None, marks=pytest.mark.slow), 2], ids=["full", "lora"])
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     rank: int | None, tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,7 +87,7 @@ def test_latents_are_the_autoencoders_as_the_network_takes_them(tiny: Path) -> N
     torch.testing.assert_close(backbone.unscaled(found, backbone.pipe.vae), mean, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("rank", ["", "2"], ids=["full", "lora"])
+@pytest.mark.parametrize("rank", ["", pytest.param("2", marks=pytest.mark.slow)], ids=["full", "lora"])
 def test_every_family_learns_from_a_folder(
     tiny: Path, rank: str, pictures: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,7 +44,7 @@ def findings(page: Page) -> list[str]:
     ("width", "dark"),
     [
         pytest.param(1440, False, id="wide-light"),
-        pytest.param(390, True, id="phone-dark"),
+        pytest.param(390, True, id="phone-dark", marks=pytest.mark.slow),
         pytest.param(1440, True, id="wide-dark", marks=pytest.mark.slow),
         pytest.param(390, False, id="phone-light", marks=pytest.mark.slow),
     ],

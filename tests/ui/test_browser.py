@@ -114,7 +114,7 @@ def test_the_slider_listens_to_the_keyboard(page: Page) -> None:
     expect(page.get_by_role("radio", name="Difference")).to_be_checked()
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["light", "dark"])
 def test_a_phone_shows_everything_without_sideways_scrolling(browser: Browser, app_url: str, dark: bool) -> None:
     page = visit(browser, app_url, 390, 844, dark)
     order = [page.locator(name) for name in ("#generate", "#compare", "#settings")]
@@ -213,7 +213,7 @@ def test_the_models_tab_says_what_cannot_be_used(page: Page) -> None:
     photograph(page, "models")
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["light", "dark"])
 def test_every_width_in_both_looks(browser: Browser, app_url: str, dark: bool) -> None:
     page = visit(browser, app_url, 1440, 900, dark)
     press_generate(page)

@@ -66,6 +66,7 @@ def test_both_clips_move_as_one(page: Page) -> None:
     expect(transport.get_by_role("button", name="Pause")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_the_frame_on_the_stage_is_saved_as_a_picture(page: Page) -> None:
     made(page)
     scrub_to(page, 3)
@@ -91,6 +92,7 @@ def test_a_clip_is_saved_with_its_settings_and_brings_them_back(page: Page) -> N
     expect(page.locator("#prompt textarea")).to_have_value("a fox bouncing on a blue background")
 
 
+@pytest.mark.slow
 def test_a_link_opens_with_a_mapping_that_only_clips_have(browser: Browser, app_url: str) -> None:
     page = visit(browser, f"{app_url}/?backbone=clips&mapping=shift&prompt=a+fox&teacher_steps=2")
     page.get_by_role("button", name="Advanced").click()
@@ -106,6 +108,7 @@ def test_a_link_opens_with_a_mapping_that_only_clips_have(browser: Browser, app_
     page.context.close()
 
 
+@pytest.mark.slow
 def test_pictures_come_back_after_clips(page: Page) -> None:
     made(page)
     page.get_by_label("Model", exact=True).click()
@@ -116,6 +119,7 @@ def test_pictures_come_back_after_clips(page: Page) -> None:
     expect(page.get_by_role("group", name="Playback of both clips")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_clips_on_a_phone(browser: Browser, app_url: str) -> None:
     page = visit(browser, app_url, 390, 844, dark=True)
     made(page)

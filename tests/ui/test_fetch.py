@@ -58,6 +58,7 @@ def choose(page: Page, words: str) -> None:
     page.get_by_role("option", name=words).first.click()
 
 
+@pytest.mark.slow
 def test_bytes_are_counted_and_the_end_is_said(models: Page, slow: SlowHub) -> None:
     status, start = models.locator("#fetch-status"), models.locator("#fetch-start")
     expect(status).to_contain_text("About 7 GB to download")

@@ -45,7 +45,7 @@ def settings_of(picture: bytes) -> dict[str, Any]:
     return json.loads(Image.open(io.BytesIO(picture)).info["rmd"])["request"]
 
 
-@pytest.mark.parametrize("width", [1440, 390], ids=["wide", "phone"])
+@pytest.mark.parametrize("width", [1440, pytest.param(390, marks=pytest.mark.slow)], ids=["wide", "phone"])
 def test_the_whole_way_by_keyboard(browser: Browser, server: Server, session: SlowSession, width: int) -> None:
     page = arrive(browser, server, width, teacher_steps=60)
     keys = page.keyboard

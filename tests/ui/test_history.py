@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browsing import expect_result, fill_number, press_generate
@@ -28,6 +29,7 @@ def prompts(page: Page) -> list[str]:
     return page.locator(".history article b").all_inner_texts()
 
 
+@pytest.mark.slow
 def test_two_tabs_keep_one_history(page: Page, app_url: str) -> None:
     other = another_tab(page, app_url)
     draw(page, "a fox")

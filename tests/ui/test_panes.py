@@ -91,6 +91,7 @@ def test_a_blind_vote_tells_nothing_and_becomes_a_file(swept: Page) -> None:
     assert {name: sum(row["chosen"] == name for row in rows) for name in won} == won
 
 
+@pytest.mark.slow
 def test_three_of_the_history_stand_in_step(browser: Browser, server: Server) -> None:
     page = visit(browser, server.url)
     page.get_by_role("button", name="Advanced").click()
@@ -114,6 +115,7 @@ def test_three_of_the_history_stand_in_step(browser: Browser, server: Server) ->
     page.context.close()
 
 
+@pytest.mark.slow
 def test_back_and_forward_bring_results_back(browser: Browser, server: Server) -> None:
     page = visit(browser, server.url)
     page.get_by_role("button", name="Advanced").click()

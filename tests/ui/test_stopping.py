@@ -50,6 +50,7 @@ def test_stop_keeps_a_finished_student(page: Page) -> None:
     expect(page.locator(".history article")).to_have_count(2)
 
 
+@pytest.mark.slow
 def test_stop_keeps_all_that_one_run_finished(page: Page) -> None:
     """The first of several results, complete, and the second one's student."""
     page.get_by_role("button", name="Advanced").click()

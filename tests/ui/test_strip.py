@@ -216,24 +216,13 @@ def test_a_stored_switch_stands_on_the_stage_at_once(offer: Offer, stored: Examp
     assert compare.last not in compare.strip_taken(given, event(counts=[3, 1])), "that was another prompt"
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        {},
-        {"counts": [8, 1]},
-        {"counts": [0, 0]},
-        {"counts": ["4", 1]},
-        {"counts": [1, 1, 1]},
-        {"sizes": 9},
-        {"counts": 3},
-    ],
-)
-def test_anything_else_from_the_strip_changes_nothing(
-    data: dict[str, Any], offer: Offer, stored: Examples, tmp_path: Path
-) -> None:
+def test_anything_else_from_the_strip_changes_nothing(offer: Offer, stored: Examples, tmp_path: Path) -> None:
     compare = compare_of(Runner(Session(), offer, tmp_path / "files"), stored)
     given = {c: c.value for c in compare.rail.settings.values()} | {compare.last: None}
-    assert compare.strip_taken(given, event(**data)) == gr.skip()
+    strange: list[dict[str, Any]] = [{}, {"sizes": 9}, {"counts": 3}]
+    strange += [{"counts": counts} for counts in ([8, 1], [0, 0], ["4", 1], [1, 1, 1])]
+    for data in strange:
+        assert compare.strip_taken(given, event(**data)) == gr.skip(), data
 
 
 @pytest.fixture

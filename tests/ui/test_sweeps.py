@@ -111,6 +111,7 @@ def saved(page: Page, button: str) -> Download:
     return download.value
 
 
+@pytest.mark.slow
 def test_the_noise_axes_have_rows_of_their_own(swept: Page) -> None:
     rows = swept.locator("table.sweep tbody th").all_inner_texts()
     assert [row.replace("\n", ", ") for row in rows] == list(GRID)
@@ -224,6 +225,7 @@ def test_stop_keeps_what_is_done_and_start_goes_on(browser: Browser, server: Ser
     page.context.close()
 
 
+@pytest.mark.slow
 def test_a_reload_loses_no_cell(browser: Browser, server: Server, session: SmallSession) -> None:
     page = sweep_tab(browser, server, [3])
     page.get_by_label("Seed", exact=True).fill("77")

@@ -16,6 +16,7 @@ from tests.servers import serving
 from tests.tiny_flow import SD3_CARD, tiny_sd3
 
 
+@pytest.mark.slow
 def test_the_tiny_decoder_is_a_choice_where_there_is_one(
     browser: Browser, tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,7 +71,7 @@ def test_it_can_be_skipped_and_linked(browser: Browser, server: Server) -> None:
     page.context.close()
 
 
-@pytest.mark.parametrize("wanted", ["0", "5", "-1", "x", ""])
+@pytest.mark.parametrize("wanted", ["5", *(pytest.param(one, marks=pytest.mark.slow) for one in ("0", "-1", "x", ""))])
 def test_an_address_for_no_caption_opens_the_page(browser: Browser, server: Server, wanted: str) -> None:
     page = visit(browser, f"{server.url}/?tour={wanted}")
     expect(page.locator("#tour").get_by_role("button", name=BEGIN)).to_be_visible()
