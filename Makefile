@@ -44,6 +44,10 @@ evidence: .venv/.installed-dev
 	cp runs/evaluate/fd-teacher.svg assets/evidence/emoji-sdxl-teacher.svg
 	cp runs/evaluate/fd-real.svg assets/evidence/emoji-sdxl-real.svg
 	$(BIN)/python -m rmd train publish-quality
+	$(BIN)/python -m rmd evaluate --backbone emoji-wan --count 96 --seeds 2 --plans 4/2,6/3 --out runs/video-evaluate
+	cp runs/video-evaluate/evidence.json assets/evidence/emoji-wan.json
+	cp runs/video-evaluate/evidence.md assets/evidence/emoji-wan.md
+	$(BIN)/python -m rmd train publish-video-quality
 
 # The stored results the page shows; make them again after new weights, on a machine that does nothing else.
 EXAMPLE = $(BIN)/python -m rmd generate --film --out assets/examples/$(1) --steps $(2) --switch $(3) --seed $(4) --prompt $(5) \

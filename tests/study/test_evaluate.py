@@ -165,21 +165,23 @@ def test_a_larger_study_goes_on_with_a_smaller_one(
         made.extend(one.seed for one in requests)
         return real(loaded, requests, role)
 
+    def distance(count: int, out: str = "out") -> float:
+        made.clear()
+        arguments = [*ask[:-1], str(tmp_path / out), "--plans", "none", "--count", str(count)]
+        assert main(arguments) == 0
+        report = json.loads((tmp_path / out / "evidence.json").read_text())
+        assert report["count"] == count
+        return report["rows"]["not distilled, 2+2"]["fd_teacher"]["value"]
+
     monkeypatch.setattr("rmd.engine.session.sample", counted)
     (tmp_path / "prompts.txt").write_text("a fox\na blue star\na cat")
-    assert main([*ask, "--plans", "none", "--count", "4"]) == 0
-    made.clear()
-    assert main([*ask, "--plans", "none", "--count", "6"]) == 0
+    few = distance(4)
+    many = distance(6)
     assert set(made) == {SEED + 4, SEED + 5}
-    report = json.loads((tmp_path / "out" / "evidence.json").read_text())
-    assert report["count"] == 6
-    features = load_file(tmp_path / "out" / "samples" / "teacher" / "features.safetensors")["features"]
-    assert len(features) == 6, "measured again"
-    fresh = [*ask[:-1], str(tmp_path / "fresh"), "--plans", "none", "--count", "6"]
-    assert main(fresh) == 0
-    again = json.loads((tmp_path / "fresh" / "evidence.json").read_text())
-    name = "not distilled, 2+2"
-    assert again["rows"][name]["fd_teacher"] == pytest.approx(report["rows"][name]["fd_teacher"], rel=1e-4)
+    assert distance(6, "fresh") == pytest.approx(many, rel=1e-4)
+    assert len(load_file(tmp_path / "out/samples/teacher/features.safetensors")["features"]) == 6, "measured again"
+    assert distance(4) == pytest.approx(few, rel=1e-4), "the first of more"
+    assert made == []
 
 
 def test_a_teachers_samples_do_not_depend_on_the_students_plan(tiny_sdxl: Path) -> None:

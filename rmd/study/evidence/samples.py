@@ -33,18 +33,20 @@ class Store:
     """One row's pictures in a folder, by number; a clip is one picture with its frames below one another.
 
     about: everything else that decides them; items: prompt and seed of each. Both are compared with what a folder that
-    is there says of itself: one whose items are the first of these grows.
+    is there says of itself. One whose items are the first of these grows; of one that has more the first are taken.
     Raises RequestError for a folder of other samples.
     """
 
     def __init__(self, folder: Path, about: dict[str, Any], items: Sequence[Item]):
         self.folder = folder
-        file = folder / "about.json"
-        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        if known and known != about | listed(items[: known["count"]]):
+        file, marks = folder / "about.json", [mark(*item) for item in items]
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {**about, "items": []}
+        kept = known.pop("items", [])
+        both = min(len(kept), len(marks))
+        if known != about or kept[:both] != marks[:both]:
             raise RequestError(f"{folder} holds samples of other settings or weights; give another --out or remove it.")
-        text = json.dumps(about | listed(items), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        write_whole(file, lambda path: path.write_text(text, encoding="utf-8"))
+        text = json.dumps({**about, "items": max(kept, marks, key=len)}, indent=1, sort_keys=True, ensure_ascii=False)
+        write_whole(file, lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
     def path(self, index: int) -> Path:
         return self.folder / f"{index:05d}.png"
@@ -97,10 +99,9 @@ def about(request: GenerateRequest, role: str, weights: str) -> dict[str, Any]:
     return {"role": role, "weights": weights, "request": settings}
 
 
-def listed(items: Sequence[Item]) -> dict[str, Any]:
-    """How many prompts with seeds, and twelve hexadecimal digits of them."""
-    texts = "\0".join(f"{prompt}\n{seed}" for prompt, seed in items)
-    return {"count": len(items), "items": hashlib.sha256(texts.encode()).hexdigest()[:12]}
+def mark(prompt: str, seed: int) -> str:
+    """Eight hexadecimal digits of what a sample is of."""
+    return hashlib.sha256(f"{prompt}\n{seed}".encode()).hexdigest()[:8]
 
 
 def made_with(base: Path, student: Path | None) -> str:

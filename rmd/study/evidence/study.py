@@ -167,10 +167,10 @@ class Study:
         """What a measure says of a row's samples, (N, …): asked once, then read from beside them."""
         file = self.stores[name].folder / f"{kind}.safetensors"
         found = load_file(file)[kind] if file.is_file() else None
-        if found is None or len(found) != self.count:  # the study grew
+        if found is None or len(found) < self.count:  # the study grew
             found = torch.cat([measure(part) for part in self.chunks]).contiguous()
             write_whole(file, lambda path: save_file({kind: found}, path))
-        return found
+        return found[: self.count]
 
     def fits(self, name: str, kit: HubKit) -> dict[str, Tensor]:
         """How well a row's samples fit their prompts, (N,) by measure."""
