@@ -44,6 +44,9 @@ evidence: .venv/.installed-dev
 	cp runs/evaluate/fd-teacher.svg assets/evidence/emoji-sdxl-teacher.svg
 	cp runs/evaluate/fd-real.svg assets/evidence/emoji-sdxl-real.svg
 	$(BIN)/python -m rmd train publish-quality
+	$(BIN)/python -m rmd evaluate --count 1000 --seeds 4 --plans 4/2,3/0 --out runs/evaluate
+	cp runs/evaluate/evidence.json assets/evidence/emoji-sdxl-1000.json
+	cp runs/evaluate/evidence.md assets/evidence/emoji-sdxl-1000.md
 	$(BIN)/python -m rmd evaluate --backbone emoji-wan --count 96 --seeds 2 --plans 4/2,6/3 --out runs/video-evaluate
 	cp runs/video-evaluate/evidence.json assets/evidence/emoji-wan.json
 	cp runs/video-evaluate/evidence.md assets/evidence/emoji-wan.md
