@@ -50,6 +50,20 @@ def ask(tiny_sdxl: Path, tmp_path: Path) -> list[str]:
     return ["evaluate", "--backbone", str(plain), "--count", "4", "--seeds", "2", *files]
 
 
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The seeds of all samples that are made, in turn."""
+    seeds: list[int] = []
+    real = batch.sample
+
+    def counted(loaded: Any, requests: Any, role: str) -> Any:
+        seeds.extend(one.seed for one in requests)
+        return real(loaded, requests, role)
+
+    monkeypatch.setattr("rmd.engine.session.sample", counted)
+    return seeds
+
+
 def worst(a: Image.Image, b: Image.Image) -> int:
     """The largest difference of two pictures, in levels of 255."""
     return max(high for _, high in ImageChops.difference(a.convert("RGB"), b.convert("RGB")).getextrema())  # type: ignore[misc]
@@ -137,17 +151,7 @@ def test_the_whole_study(
     assert again["student, 2+2 mix"]["fd_teacher"] == rows["student, 2+2 mix"]["fd_teacher"]
 
 
-def test_an_interrupted_study_makes_what_is_missing(
-    ask: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[int] = []
-    real = batch.sample
-
-    def counted(loaded: Any, requests: Any, role: str) -> Any:
-        made.extend(one.seed for one in requests)
-        return real(loaded, requests, role)
-
-    monkeypatch.setattr("rmd.engine.session.sample", counted)
+def test_an_interrupted_study_makes_what_is_missing(ask: list[str], tmp_path: Path, made: list[int]) -> None:
     assert main([*ask, "--plans", "none"]) == 0
     (tmp_path / "out" / "samples" / "teacher" / "00002.png").unlink()
     made.clear()
@@ -155,16 +159,7 @@ def test_an_interrupted_study_makes_what_is_missing(
     assert made == [SEED + 2]
 
 
-def test_a_larger_study_goes_on_with_a_smaller_one(
-    ask: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[int] = []
-    real = batch.sample
-
-    def counted(loaded: Any, requests: Any, role: str) -> Any:
-        made.extend(one.seed for one in requests)
-        return real(loaded, requests, role)
-
+def test_a_larger_study_goes_on_with_a_smaller_one(ask: list[str], tmp_path: Path, made: list[int]) -> None:
     def distance(count: int, out: str = "out") -> float:
         made.clear()
         arguments = [*ask[:-1], str(tmp_path / out), "--plans", "none", "--count", str(count)]
@@ -173,7 +168,6 @@ def test_a_larger_study_goes_on_with_a_smaller_one(
         assert report["count"] == count
         return report["rows"]["not distilled, 2+2"]["fd_teacher"]["value"]
 
-    monkeypatch.setattr("rmd.engine.session.sample", counted)
     (tmp_path / "prompts.txt").write_text("a fox\na blue star\na cat")
     few = distance(4)
     many = distance(6)
