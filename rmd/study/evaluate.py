@@ -58,6 +58,7 @@ def add_evaluate(commands: Any) -> None:
     )
     p.add_argument("--backbone", default=catalog.DEFAULT)
     p.add_argument("--student", help="as for generate; the backbone's own when left out")
+    p.add_argument("--beside", nargs="+", default=[], metavar="STUDENT", help="other students to compare it with")
     p.add_argument("--plans", default="all", help='the student at "all", "none" or a list of steps/switch: 4/2,2/1')
     p.add_argument("--undistilled", default="none", help="the teacher's own weights, guided, at such plans")
     p.add_argument(
@@ -98,6 +99,7 @@ def run(args: argparse.Namespace) -> None:
     with fleet_at(args.fleet, args.replicas, previews=False) if args.fleet else nullcontext(session) as engine:
         study = Study(session, engine, outline, prompts, seeds, args.out, batch, draw)
         rows = plan_rows(plans, args.student) if outline.card else []
+        rows += [row for other in args.beside for row in plan_rows(plans, other, other)]
         rows += method_rows(outline, args.student) if args.methods else []
         rows = unlike([*usual_rows(outline), *plan_rows(free, NO_STUDENT), *rows], study)
         study.make(rows)

@@ -127,7 +127,7 @@ def test_the_whole_study(
     assert rows["student, 2+2"]["cost"]["gflops"] < rows["student, 0+4 full size"]["cost"]["gflops"]
     assert rows["student, 2+2"]["made_by"]["weights"] != rows["teacher"]["made_by"]["weights"]
     assert rows["not distilled, 2+2 mix"]["made_by"]["reinjection"] == "mix"
-    for kind in ("fd_teacher", "diversity", "seed_agreement", "sharpness"):
+    for kind in ("fd_teacher", "fd_beyond_seeds", "diversity", "seed_agreement", "sharpness"):
         assert {"value", "low", "high"} <= set(rows["student, 1+1"][kind])
     assert [row["steps"] for row in report["switches"]] == [4], "of two steps one switch was tried"
     assert report["switches"][0]["tried"] == [0, 2, 4]
@@ -149,6 +149,20 @@ def test_the_whole_study(
     assert main(arguments) == 0
     again = json.loads((out / "evidence.json").read_text())["rows"]
     assert again["student, 2+2 mix"]["fd_teacher"] == rows["student, 2+2 mix"]["fd_teacher"]
+
+
+def test_two_students_are_compared_in_pairs(
+    ask: list[str], tiny_student: Path, guided_student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = str(guided_student)
+    assert main([*ask, "--student", str(tiny_student), "--plans", "4/2", "--beside", other]) == 0
+    report = json.loads((tmp_path / "out" / "evidence.json").read_text())
+    assert report["reference"] == "student, 2+2"
+    row = report["rows"][f"{other}, 2+2"]
+    assert row["cost"]["nfe"] == 2 * report["rows"]["student, 2+2"]["cost"]["nfe"], "it is guided"
+    assert set(row["against_reference"]) >= {"fd_teacher", "fd_beyond_seeds", "kid_teacher"}
+    assert main([*ask, "--beside", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in capsys.readouterr().err
 
 
 def test_an_interrupted_study_makes_what_is_missing(ask: list[str], tmp_path: Path, made: list[int]) -> None:

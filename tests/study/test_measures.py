@@ -40,6 +40,17 @@ def test_frechet_distance_is_torchmetrics(count: int) -> None:
     assert measures.frechet(a, b) == pytest.approx(float(theirs.compute()), rel=2e-3)
 
 
+def test_other_seeds_of_the_same_are_apart_and_another_distribution_is_further() -> None:
+    prompts, seeds, width = 200, 4, 20
+    of_prompt = white(prompts, 1, width)
+    a, b, c = (of_prompt + 0.5 * white(prompts, seeds, width, seed=seed) for seed in (1, 2, 3))
+    own = measures.across_seeds(a, a)
+    assert own > 0.3, "half of the samples, other noise: not nothing"
+    assert measures.across_seeds(b, a) == pytest.approx(own, abs=0.06), "of the same distribution: no further"
+    assert measures.across_seeds(c + 0.2, a) - own == pytest.approx(0.2**2 * width, rel=0.2)
+    assert measures.across_seeds(a, b) == pytest.approx(measures.across_seeds(b, a), rel=1e-3)
+
+
 def test_kernel_distance_is_torchmetrics() -> None:
     a, b = white(60, 24), 1.3 * white(60, 24, seed=1) + 0.2
     theirs = KernelInceptionDistance(feature=Same(), subsets=2, subset_size=60, normalize=False)

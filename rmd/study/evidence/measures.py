@@ -28,6 +28,16 @@ def smallest(x: Tensor) -> Tensor:
     return x if len(x) <= x.shape[1] else torch.linalg.qr(x, mode="r").R
 
 
+def across_seeds(a: Tensor, b: Tensor) -> float:
+    """Fréchet distance of half of the seeds in a to the other half in b, the mean of both ways; (prompts, seeds, D).
+
+    Of a set and itself it is what other seeds alone make: more than nothing, and the more the fewer samples there are.
+    """
+    half = a.shape[1] // 2
+    ways = ((a[:, :half], b[:, -half:]), (a[:, -half:], b[:, :half]))
+    return sum(frechet(one.flatten(0, 1), other.flatten(0, 1)) for one, other in ways) / 2
+
+
 def kernel_distance(a: Tensor, b: Tensor) -> float:
     """KID: the unbiased squared mean discrepancy under the kernel (x·y/D + 1)³, of two sets (N, D), (M, D)."""
 

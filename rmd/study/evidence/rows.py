@@ -42,9 +42,9 @@ Helios; RMD's as published; SwD's and diffusers' FlowMatchLCM; SelfLift-zero (ar
 between the noise levels."""
 
 
-def plan_rows(plans: Sequence[tuple[int, int]], student: str | None) -> list[Row]:
+def plan_rows(plans: Sequence[tuple[int, int]], student: str | None, name: str = "student") -> list[Row]:
     """The student at steps/switch, or with NO_STUDENT the teacher's own weights with guidance."""
-    name = "not distilled" if student == NO_STUDENT else "student"
+    name = "not distilled" if student == NO_STUDENT else name
     return [
         Row(f"{name}, {s}+{k - s}", changes={"student": student, "steps": k, "switch": s, "plan": None})
         for k, s in plans

@@ -30,7 +30,8 @@ from rmd.method.denoiser import Denoiser
 from rmd.method.transition import edge_power, lost_detail
 from rmd.request import GenerateRequest
 from rmd.study.evidence import measures
-from rmd.study.evidence.bootstrap import Estimate, draws, of_means, of_sets
+from rmd.study.evidence.bootstrap import Estimate
+from rmd.study.evidence.figures import Known, by_prompt
 from rmd.study.evidence.hubkit import HubKit
 from rmd.study.evidence.rows import AGAIN, REAL, ROUND_TRIP, TEACHER, Row
 from rmd.study.evidence.samples import Store, about, made_with
@@ -185,7 +186,7 @@ class Study:
     def octaves(self, name: str) -> dict[str, Tensor]:
         """Sharpness and grain of a row, averaged over each prompt's seeds."""
         parts = [measures.octave(self.pixels(name, part)) for part in self.chunks]
-        both = (self.by_prompt(torch.cat(one)) for one in zip(*parts, strict=True))
+        both = (by_prompt(torch.cat(one), self.seeds) for one in zip(*parts, strict=True))
         return dict(zip(("sharpness", "grain"), both, strict=True))
 
     def scores(self, name: str, judge: Judge) -> dict[str, float]:
@@ -212,61 +213,20 @@ class Study:
                 names = list(self.stores)
                 return dict(zip(names, tqdm(pool.map(work, names), words, len(names), file=sys.stderr), strict=True))
 
-            known = all_rows(lambda name: self.features(name, network), "features")
+            features = all_rows(lambda name: self.features(name, network), "features")
             dino = {name: self.features(name, kit.dino, "dino") for name in self.stores} if kit.dino else {}
             fits = {name: self.fits(name, kit) for name in self.stores}
             octaves = all_rows(self.octaves, "sharpness")
-            found = all_rows(lambda name: self.figures(name, known, octaves), "distances")
-        rounds = draws(len(self.prompts))
+            made = [name for name in self.stores if name not in (REAL, AGAIN, ROUND_TRIP)]
+            known = Known(features, octaves, self.seeds, made)
+            found = all_rows(known.figures, "distances")
         for name, figures in found.items():
-            figures |= {kind: of_means(self.by_prompt(values), rounds) for kind, values in fits[name].items()}
+            figures |= {kind: known.of_means(by_prompt(each, self.seeds)) for kind, each in fits[name].items()}
             for target, short in ((TEACHER, "teacher"), (REAL, "real")):
                 if target in dino and name != target:
                     a, b = dino[name], dino[target]
-                    figures[f"fd_dino_{short}"] = of_sets(
-                        lambda i, a=a, b=b: measures.frechet(a[i], b[i]), self.seeds, rounds
-                    )
+                    figures[f"fd_dino_{short}"] = known.of_sets(lambda i, a=a, b=b: measures.frechet(a[i], b[i]))
         return found
-
-    def by_prompt(self, values: Tensor) -> Tensor:
-        """The means over each prompt's seeds of one figure a sample."""
-        return values.unflatten(0, (-1, self.seeds)).mean(dim=1)
-
-    def figures(
-        self, name: str, known: dict[str, Tensor], octaves: dict[str, dict[str, Tensor]]
-    ) -> dict[str, Estimate]:
-        """One row's figures, from all rows' features and octaves."""
-        rounds, figures = draws(len(self.prompts)), dict[str, Estimate]()
-        for target in (TEACHER, REAL):
-            if target not in known or name == target:
-                continue
-            a, b = known[name], known[target]
-            short = "teacher" if target == TEACHER else "real"
-            figures[f"fd_{short}"] = of_sets(lambda i, a=a, b=b: measures.frechet(a[i], b[i]), self.seeds, rounds)
-            figures[f"kid_{short}"] = of_sets(
-                lambda i, a=a, b=b: measures.kernel_distance(a[i], b[i]), self.seeds, rounds
-            )
-            if short == "real" or REAL not in known:
-                figures["precision"], figures["recall"] = (  # of other prompts in the same neighbourhoods
-                    of_means(self.by_prompt(inside), rounds) for inside in measures.precision_recall(b, a)
-                )
-        if self.seeds > 1:
-            spread = measures.spread(known[TEACHER], self.seeds)
-            own = measures.spread(known[name], self.seeds)
-            figures["diversity"] = of_means(own, rounds).over(of_means(spread, rounds))
-            if name in self.sampled_rows and name != TEACHER:
-                far = self.by_prompt(measures.apart(known[name], known[TEACHER]))
-                figures["seed_agreement"] = Estimate(1.0, (1.0,) * len(rounds)).minus(
-                    of_means(far, rounds).over(of_means(spread, rounds))
-                )
-        for kind, values in octaves[name].items():
-            figures[kind] = of_means(values, rounds).over(of_means(octaves[TEACHER][kind], rounds))
-        return figures
-
-    @property
-    def sampled_rows(self) -> list[str]:
-        """The rows that a model made: their seeds begin with the same noise."""
-        return [name for name in self.stores if name not in (REAL, AGAIN, ROUND_TRIP)]
 
     @torch.inference_mode()
     def cost(self, row: Row) -> dict[str, Any]:
