@@ -28,6 +28,11 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """A whole text file, in UTF-8, or none."""
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def own_temporary_folder() -> Path:
     """A folder for temporary files that no other account uses: its usual name has the account's own in it, and where
     somebody took that already, a new one is made."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from rmd.disk import write_whole
+from rmd.disk import write_text
 from rmd.engine.events import Event, Progress
 
 ENDING = ".film.json"
@@ -41,7 +41,7 @@ class Film:
         if any(self.frames.values()):
             frames = {**self.frames, "teacher": thinned(self.frames["teacher"])}
             text = json.dumps(frames, separators=(",", ":")) + "\n"
-            write_whole(film_path(picture), lambda path: path.write_text(text, encoding="utf-8"))
+            write_text(film_path(picture), text)
 
 
 def film_path(picture: Path) -> Path:

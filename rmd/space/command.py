@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rmd.checks import RequestError
-from rmd.disk import write_whole
+from rmd.disk import write_text
 from rmd.space import card, check, deploy, spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +48,7 @@ def run_render(args: argparse.Namespace) -> None:
     if args.out is None:
         print(readme, end="")
     else:
-        write_whole(args.out, lambda path: Path(path).write_text(readme, encoding="utf-8"))
+        write_text(args.out, readme)
 
 
 def run_deploy(args: argparse.Namespace) -> None:

@@ -29,7 +29,7 @@ from rmd.backbones.outline import read_outline
 from rmd.backbones.peers import few_steps, peer_names
 from rmd.backbones.random_weights import NOTE, RandomWeights
 from rmd.checks import RequestError, whole
-from rmd.disk import ensure_writable, write_whole
+from rmd.disk import ensure_writable, write_text
 from rmd.engine.plans import plan_for
 from rmd.engine.pool import ModelPool
 from rmd.engine.results import Done, Output, StageTiming, Timings
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         report["extrapolated"] = extrapolated(report, spec.teacher_steps)
     if args.out:
         words = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-        write_whole(args.out, lambda path: path.write_text(words, encoding="utf-8"))
+        write_text(args.out, words)
     print(json.dumps(report) if args.json else table(report))
 
 

@@ -22,7 +22,7 @@ from rmd.backbones import catalog
 from rmd.backbones.machine import describe
 from rmd.backbones.outline import Outline, read_outline
 from rmd.checks import RequestError, whole
-from rmd.disk import ensure_writable, write_whole
+from rmd.disk import ensure_writable, write_text
 from rmd.engine.session import Session, dtype_name
 from rmd.engine.spread import fleet_at
 from rmd.request import NO_STUDENT, GenerateRequest
@@ -286,7 +286,3 @@ def sheets(study: Study, reference: str | None, folder: Path) -> None:
             save_sheet(strips.flatten(0, 1), path, strips.shape[1])
         if usual:
             shutil.copyfile(path, folder / f"{usual}.png")
-
-
-def write_text(path: Path, text: str) -> None:
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from rmd.disk import write_whole
+from rmd.disk import write_text, write_whole
 from rmd.engine.files import save_png
 from rmd.study.sweep import Cell, Point, Reference
 
@@ -131,7 +131,7 @@ def write_results(
     sheet, listing, bundle = (folder / f"sweep.{kind}" for kind in ("png", "csv", "zip"))
     request = next((asdict(cell.result.request) for cell in cells if cell.result), {})
     save_png(contact_sheet(cells, reference), sheet, {"role": "sweep", "request": request})
-    write_whole(listing, lambda path: Path(path).write_text(csv_text(cells, reference), encoding="utf-8"))
+    write_text(listing, csv_text(cells, reference))
 
     def pack(path: Path) -> None:
         with zipfile.ZipFile(path, "w") as archive:

@@ -18,7 +18,7 @@ from rmd.backbones.outline import read_outline
 from rmd.backbones.random_weights import RandomWeights
 from rmd.checks import RequestError, size_of
 from rmd.checks import whole as whole_number
-from rmd.disk import ensure_writable, write_whole
+from rmd.disk import ensure_writable, write_text
 from rmd.train.bundled import OUT, WORLD
 from rmd.train.distill import train
 from rmd.train.export import SETTINGS_FILE
@@ -176,5 +176,5 @@ def claim(out: Path, settings: Common, together: Together) -> None:
     """Make the folder this run's own, once nothing more can be refused."""
     if together.first:
         text = json.dumps(asdict(settings), indent=1) + "\n"
-        write_whole(out / SETTINGS_FILE, lambda path: path.write_text(text))
+        write_text(out / SETTINGS_FILE, text)
     together.wait()

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from rmd.backbones.base import Backbone
 from rmd.checks import RequestError
-from rmd.disk import write_whole
+from rmd.disk import write_text, write_whole
 from rmd.train.examples import Example, read_pixels
 from rmd.train.source import Source
 
@@ -59,7 +59,7 @@ def encode(backbone: Backbone, examples: Sequence[Example], folder: Path) -> Non
             both = {name: torch.cat(own).contiguous() for name, own in rows.items()}
             write_whole(shard(folder, start), lambda path, both=both: save_file(both, path))
     # last: it says that all is there
-    write_whole(known, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(known, text)
 
 
 def shard(folder: Path, start: int) -> Path:

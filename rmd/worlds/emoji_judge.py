@@ -145,6 +145,8 @@ class Score:
 class Judge:
     """Reads pictures and compares them with the real ones."""
 
+    files = (WEIGHTS, Path(__file__))
+
     def __init__(self, weights: Path = WEIGHTS, device: torch.device | None = None):
         self.device = device or torch.device("cpu")
         self.sprites = emoji.load_sprites()

@@ -25,6 +25,7 @@ from rmd.study.evaluate import World
 from rmd.study.evidence.rows import TEACHER, method_rows, plan_rows, usual_rows
 from rmd.study.evidence.samples import about
 from rmd.study.evidence.study import SEED, Study
+from rmd.worlds.emoji_judge import Judge
 
 PROMPTS = ("a fox", "a blue star")
 
@@ -264,6 +265,32 @@ def test_prompts_the_judge_cannot_read_are_measured_without_it(
     assert "Note: not judged, for 'a lighthouse at dawn' is not of the form" in said
     assert "Note: Distances need more than 3 pictures a row, not 2." in said
     assert "judge" not in json.loads((tmp_path / "out" / "evidence.json").read_text())["rows"]["teacher"]
+
+
+def test_a_row_is_judged_once(tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outline, judge, asked = read_outline(catalog.find(str(tiny_sdxl))), Judge(), list[int]()
+    session = Session(ModelPool(torch.device("cpu")), previews=False)
+    real = judge.score
+
+    def counted(pixels: Any, prompts: Any) -> dict[str, float]:
+        asked.append(len(prompts))
+        return real(pixels, prompts)
+
+    def figures(*prompts: str) -> dict[str, float]:
+        study = Study(session, session, outline, prompts, 1, tmp_path, batch=2)
+        study.make(usual_rows(outline)[:1])
+        return study.scores(TEACHER, judge)
+
+    monkeypatch.setattr(judge, "score", counted)
+    both = figures("a fox", "a small cat")
+    assert figures("a fox", "a small cat") == both
+    assert asked == [2], "what it said is kept"
+    assert figures("a fox") != both
+    assert asked == [2, 1], "of other prompts it is asked"
+    (tmp_path / "judge.py").write_text("# other code")
+    monkeypatch.setattr(judge, "files", (*judge.files, tmp_path / "judge.py"), raising=False)
+    figures("a fox")
+    assert asked == [2, 1, 1], "another judge is asked, too"
 
 
 def test_a_world_of_clips_has_captions_and_real_clips() -> None:

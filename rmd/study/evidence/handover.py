@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rmd.checks import RequestError
-from rmd.disk import write_whole
+from rmd.disk import write_text
 from rmd.engine.files import save_mp4
 from rmd.study.evidence.rows import Row
 from rmd.study.evidence.study import Study
@@ -28,7 +28,7 @@ def geneval2(study: Study, rows: Sequence[Row], folder: Path) -> None:
         store = study.stores[row.name]
         paths = {prompt: str(store.path(i * study.seeds).resolve()) for i, prompt in enumerate(study.prompts)}
         text = json.dumps(paths, indent=1, ensure_ascii=False) + "\n"
-        write_whole(folder / f"{row.slug}.json", lambda path, text=text: path.write_text(text, encoding="utf-8"))
+        write_text(folder / f"{row.slug}.json", text)
 
 
 def vbench(study: Study, rows: Sequence[Row], folder: Path) -> None:

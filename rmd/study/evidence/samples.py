@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rmd.checks import RequestError
-from rmd.disk import write_whole
+from rmd.disk import write_text, write_whole
 from rmd.engine.base import Frames
 from rmd.engine.spread import spread
 from rmd.request import GenerateRequest, student_key, teacher_key
@@ -46,7 +46,7 @@ class Store:
         if known != about or kept[:both] != marks[:both]:
             raise RequestError(f"{folder} holds samples of other settings or weights; give another --out or remove it.")
         text = json.dumps({**about, "items": max(kept, marks, key=len)}, indent=1, sort_keys=True, ensure_ascii=False)
-        write_whole(file, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+        write_text(file, text + "\n")
 
     def path(self, index: int) -> Path:
         return self.folder / f"{index:05d}.png"
@@ -111,7 +111,7 @@ def made_with(base: Path, student: Path | None) -> str:
 
 @lru_cache(maxsize=64)
 def weights_digest(*folders: Path) -> str:
-    """Twelve hexadecimal digits of all safetensors files of folders (or of single files), by their contents."""
+    """Twelve hexadecimal digits of all safetensors files of folders, or of single files, by their contents."""
     found = hashlib.sha256()
     for folder in folders:
         for file in sorted(folder.rglob("*.safetensors")) if folder.is_dir() else [folder]:

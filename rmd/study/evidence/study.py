@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from rmd.backbones import catalog
 from rmd.backbones.outline import Outline, read_outline
-from rmd.disk import write_whole
+from rmd.disk import write_text, write_whole
 from rmd.engine.base import Engine
 from rmd.engine.plans import plan_for
 from rmd.engine.pool import Loaded
@@ -34,7 +35,7 @@ from rmd.study.evidence.bootstrap import Estimate
 from rmd.study.evidence.figures import Known, by_prompt
 from rmd.study.evidence.hubkit import HubKit
 from rmd.study.evidence.rows import AGAIN, REAL, ROUND_TRIP, TEACHER, Row
-from rmd.study.evidence.samples import Store, about, made_with
+from rmd.study.evidence.samples import Store, about, made_with, weights_digest
 from rmd.train.sheets import to_image
 
 T = TypeVar("T")
@@ -44,7 +45,12 @@ CHUNK = 40
 
 
 class Judge(Protocol):
-    """What knows how a prompt of the bundled models should look: figures for (B, 3, *S) in [−1, 1], one per prompt."""
+    """What knows how a prompt of the bundled models should look: figures for (B, 3, *S) in [−1, 1], one per prompt.
+
+    files: what it is made of, its weights and its code.
+    """
+
+    files: Sequence[Path]
 
     def score(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, float]: ...
 
@@ -190,9 +196,16 @@ class Study:
         return dict(zip(("sharpness", "grain"), both, strict=True))
 
     def scores(self, name: str, judge: Judge) -> dict[str, float]:
-        """The judge's figures of every prompt's first seed."""
-        pixels = self.pixels(name, range(0, self.count, self.seeds))
-        return judge.score(pixels if self.frames > 1 else pixels[:, :, 0], self.prompts)
+        """The judge's figures of every prompt's first seed, asked once and kept beside the samples."""
+        asked = [weights_digest(*judge.files), len(self.prompts), self.seeds]
+        file = self.stores[name].folder / "judge.json"
+        kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if kept.get("asked") != asked:
+            pixels = self.pixels(name, range(0, self.count, self.seeds))
+            figures = judge.score(pixels if self.frames > 1 else pixels[:, :, 0], self.prompts)
+            kept = {"asked": asked, "figures": figures}
+            write_text(file, json.dumps(kept, indent=1) + "\n")
+        return kept["figures"]
 
     def detail(self) -> float:
         """Mean square of what the low size cannot hold of the teacher's latents (`transition.lost_detail`)."""
