@@ -198,6 +198,8 @@ def first_prompt(outline: Outline | None, example: GenerateRequest | None) -> st
         return example.prompt
     if outline is None or not outline.spec.known_words:
         return None
+    if outline.spec.prompts:
+        return outline.spec.prompts[0]
     colour = (outline.spec.colours or ("white",))[0]
     return f"{with_article(outline.spec.known_words[0])} on a {colour} background"
 

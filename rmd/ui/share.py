@@ -16,7 +16,7 @@ from rmd.serve.guard import in_words
 from rmd.serve.runner import Runner, Saved, settings_in
 from rmd.ui import text
 from rmd.ui.events import AT_ONCE, NO_CHANGE, REFUSABLE, Updates
-from rmd.ui.rail import SHAPES, Rail
+from rmd.ui.rail import SHAPES, Rail, first_prompt
 
 
 class Share:
@@ -47,7 +47,11 @@ class Share:
             checked = self.runner.request({"prompt": "any", **parsed})
         except RequestError as error:
             raise RequestError(f"The link could not be used: {error}") from error
-        return self.rail.fill(checked, leave=tuple(name for name in ("prompt", "seed") if name not in given))
+        filled = self.rail.fill(checked, leave=tuple(name for name in ("prompt", "seed") if name not in given))
+        if "prompt" not in given and checked.backbone != self.runner.offer.default:  # the box holds another model's
+            known = first_prompt(self.runner.offer.outline(checked.backbone), None)
+            return filled | ({self.rail.settings["prompt"]: known} if known else {})
+        return filled
 
     def uploaded(self, path: str) -> Updates:
         """Settings from a file that this app or the command line saved."""
