@@ -36,7 +36,7 @@ def average(students: Sequence[Path], out: Path) -> Path:
     if out.exists():
         raise RequestError(f"out: {out} is there already; give another folder.")
     told = "; ".join(card["training"] for card in cards)
-    rows = [row for student in students for row in history_of(student)]
+    rows = joined([history_of(student) for student in students])
     card = {**cards[0], "training": f"the mean of the weights of {len(students)} students: {told}", "quality": {}}
 
     def fill(partial: Path) -> None:
@@ -50,6 +50,16 @@ def average(students: Sequence[Path], out: Path) -> Path:
 
     replace_folder(out, fill)
     return out
+
+
+def joined(histories: Sequence[list[Any]]) -> list[Any]:
+    """All runs behind several students, those that all of them begin with once."""
+    common = 0
+    for rows in zip(*histories, strict=False):
+        if any(row != rows[0] for row in rows):
+            break
+        common += 1
+    return [*histories[0][:common], *(row for history in histories for row in history[common:])]
 
 
 def mean_of(values: Sequence[Tensor], like: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ def card_of(distiller: Distiller, backbone: Backbone, run: Run) -> dict[str, Any
 
 def row_of(run: Run) -> dict[str, Any]:
     """A run in a model's training history."""
-    minutes = round(run.seconds / 60, 2)
+    minutes = round(run.seconds / 60, 6)  # so exactly that no two runs have the same row: `average` tells them by it
     return {
         "stage": "distillation", "steps": run.step, "samples": run.samples, "minutes": minutes, "hardware": run.hardware
     }  # fmt: skip

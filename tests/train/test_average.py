@@ -49,6 +49,9 @@ def test_the_mean_is_a_student_that_knows_where_it_comes_from(
     rows = json.loads((tmp_path / "more" / "student" / "training.json").read_text())
     assert [row["steps"] for row in rows] == [5, 5, 6]
     assert set(rows[-1]) == {"stage", "steps", "samples", "minutes", "hardware"}
+    ask = ["train", "average", str(tmp_path / "more" / "student"), str(out), "--out", str(tmp_path / "again")]
+    assert cli.main(ask) == 0
+    assert json.loads((tmp_path / "again" / "training.json").read_text()) == rows, "what both come from is there once"
 
 
 def test_what_has_no_mean_is_refused_and_nothing_is_written(
