@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,7 +54,7 @@ def parse_prompt(prompt: str) -> Asked:
 class Judge:
     """Reads clips and compares them with the real ones."""
 
-    files = (*emoji_judge.Judge.files, Path(__file__))
+    files = emoji_judge.Judge.files
 
     def __init__(self, device: torch.device | None = None):
         self.reader = emoji_judge.Judge(device=device)

@@ -145,7 +145,7 @@ class Score:
 class Judge:
     """Reads pictures and compares them with the real ones."""
 
-    files = (WEIGHTS, Path(__file__))
+    files = (WEIGHTS, *sorted(Path(__file__).parent.glob("*.py")))
 
     def __init__(self, weights: Path = WEIGHTS, device: torch.device | None = None):
         self.device = device or torch.device("cpu")

@@ -47,7 +47,7 @@ CHUNK = 40
 class Judge(Protocol):
     """What knows how a prompt of the bundled models should look: figures for (B, 3, *S) in [−1, 1], one per prompt.
 
-    files: what it is made of, its weights and its code.
+    files: what it is made of, its weights and its world's code.
     """
 
     files: Sequence[Path]
