@@ -23,6 +23,7 @@ from gradio.queueing import Event, Queue
 from gradio.route_utils import FnIndexInferError
 from gradio.server_messages import ProcessCompletedMessage
 from gradio.utils import error_payload
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -156,6 +157,12 @@ class Sentences:
         try:
             await self.app(scope, receive, sending)
         except Exception as error:
+            if started and isinstance(error.__cause__, HTTPException):
+                # The stream of a session that is gone (its tab was closed, the server began anew) has already said so
+                # in an event of its own, and only its end is missing.
+                log.info("a stream ended: %r", error.__cause__)
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return
             if started or scope["type"] != "http":
                 raise
             asked = isinstance(error, LookupError | TypeError | ValueError | FnIndexInferError)

@@ -103,6 +103,13 @@ def test_what_is_not_understood_is_a_sentence(slow: Server, path: str, body: obj
     assert json.load(caught.value)["detail"].endswith(".")
 
 
+def test_the_stream_of_a_session_that_is_gone_ends(slow: Server, caplog: pytest.LogCaptureFixture) -> None:
+    with urllib.request.urlopen(f"{slow.url}/gradio_api/queue/data?session_hash=gone") as stream:
+        event = json.loads(stream.read().removeprefix(b"data: "))  # to its end: a broken one raises
+    assert event["session_not_found"]
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
 def test_too_few_values_are_a_sentence(slow: Server) -> None:
     event = slow.post("call/generate", {"data": ["a fox"]})["event_id"]
     with urllib.request.urlopen(f"{slow.url}/gradio_api/call/generate/{event}") as answer:
