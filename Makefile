@@ -78,13 +78,15 @@ examples: .venv/.installed
 	rm -f assets/examples/*/plans/sweep.*
 	$(call EXAMPLE,5-hamburger,4,2,2,"a hamburger zooming out on a green background",emoji-wan)
 
-# The browser test uses the system's chromium and is skipped without one.
+# The browser tests use the system's chromium, best its headless shell, and are skipped without one.
+INSTALL = DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 browser:
-	@if command -v chromium >/dev/null || command -v google-chrome >/dev/null; then true; \
+	@if command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || command -v google-chrome >/dev/null; \
+	then true; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium \
-		|| echo "chromium could not be installed: the browser test will be skipped"; \
-	else echo "no chromium and no right to install it: the browser test will be skipped"; fi
+		apt-get update -qq && { $(INSTALL) chromium-headless-shell || $(INSTALL) chromium; } \
+		|| echo "chromium could not be installed: the browser tests will be skipped"; \
+	else echo "no chromium and no right to install it: the browser tests will be skipped"; fi
 
 install: .venv/.installed
 install-dev: .venv/.installed-dev

@@ -36,13 +36,15 @@ def run_and_stop(
     unfinished: str,
     stopped: str,
     limits: dict[str, Any] = ACCELERATOR,
+    again: Callable[..., Any] | None = None,
 ) -> Any:
     """Connect a run (on the accelerator, or as `limits` says) with its buttons (start, stop); returns the run's event.
 
     After Stop a run ends with its current network call; until then the page would ignore that the next one is asked
     for, so neither button can be pressed. What was on its way when Stop was answered may be drawn after that answer:
     unfinished is a JavaScript function that takes the value of `shown` and returns it without its signs of a running
-    event, or undefined where it has none; `status` then becomes `stopped`.
+    event, or undefined where it has none; `status` then becomes `stopped`. again: a handler without inputs for what
+    Stop has kept, which such a late drawing may have covered up.
     """
     both = list(buttons)
     flag = f"window.rmd_stopped_{str(buttons[1].elem_id).replace('-', '_')}"  # only what was stopped is settled
@@ -65,7 +67,9 @@ def run_and_stop(
         settle = f"(shown) => {{ const s = {flag} ? ({unfinished})(shown) : undefined; return [s, s && {words}]; }}"
         # the page puts an answer into its values a moment after it came: read at once, they would be older than it
         moment = ended(None, None, None, js="() => new Promise((ready) => setTimeout(ready, 200))", **AT_ONCE)
-        moment.then(None, [shown], [shown, status], js=settle, **AT_ONCE)
+        settled = moment.then(None, [shown], [shown, status], js=settle, **AT_ONCE)
+        if again:
+            settled.then(in_words(again), None, list(outputs), **AT_ONCE)
     return running
 
 

@@ -76,7 +76,7 @@ class Follow:
         request = saved.result.request
         outline = self.runner.offer.outline(request.backbone, request.student)
         value = strip_value(outline, saved.result.plan, film_of(saved), self.examples.others(saved))
-        return {**value, "shown": self.name_of(saved)}
+        return {**value, "passing": True, "shown": self.name_of(saved)}
 
     def name_of(self, saved: Saved) -> str:
         """By which `found` gives a result back; "" for what is only passed by, the other plans of a result."""

@@ -66,6 +66,31 @@ def test_the_switch_moves_by_keyboard(drawn: Page) -> None:
     expect(drawn.locator("#schedule svg[role=img]")).to_have_attribute("aria-label", "3 steps, all at full resolution")
 
 
+SEEN = """row => {
+  const look = () => { const said = row.getAttribute("aria-valuetext"); if (said !== seen.at(-1)) seen.push(said); };
+  const seen = window.seen = [];
+  look();
+  new MutationObserver(look).observe(row, { attributes: true });
+}"""
+
+
+@pytest.mark.slow
+def test_however_slow_the_way_a_move_is_never_taken_back(drawn: Page) -> None:
+    """Answers to what was before arrive all the time, those of Live too; each key begins where the last ended."""
+    drawn.context.new_cdp_session(drawn).send("Emulation.setCPUThrottlingRate", {"rate": 4})
+    row = drawn.locator(ROW)
+    row.evaluate(SEEN)
+    for key in ("ArrowRight", "End", "+"):
+        row.press(key)
+        drawn.wait_for_timeout(1800)
+    row.press("-")
+    row.press("Home")
+    says(drawn, 4, 0)
+    drawn.wait_for_timeout(3000)
+    moves = [(4, 2), (4, 3), (4, 4), (5, 4), (4, 4), (4, 0)]
+    assert drawn.evaluate("seen") == [f"{steps} steps, {low} at low resolution" for steps, low in moves]
+
+
 def test_the_line_can_be_dragged(drawn: Page) -> None:
     box = drawn.locator(ROW).bounding_box()
     assert box

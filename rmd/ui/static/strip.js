@@ -2,14 +2,18 @@
    and each size's side over the result's; a cell per step {low, scale, logsnr, student, teacher}, estimates as addresses;
    stale, stale_teacher: whether the stage shows a result of other settings, and of another teacher's run; stored: {"4/2": {file, words}}, pictures of two sizes that
    can stand on the stage at once; query: the settings as the end of the page's address; shown: the result's name, which
-   makes a step of the browser's history; idle: whether more switches can be drawn in idle moments. Reports `select` with
+   makes a step of the browser's history; idle: whether more switches can be drawn in idle moments; passing: whether this
+   is the plan of a result, to which the controls may not have come or from which they have moved on. Reports `select` with
    {counts}, or {sizes} where another number of sizes is wanted, `submit` with {shown, query} for a step back or forward,
    `input` where another switch may be drawn now, and shows what it points at in the compare view. */
 const root = element.querySelector(".strip");
 const row = root.querySelector(".strip-row");
 const words = root.querySelector(".strip-words");
 const MOST_SIZES = 4;
-let counts = [0, 1], cells = [], seen = null, told = 0, asked = 0, sent = null, held = -1;
+let counts = [0, 1], cells = [], seen = null, told = 0, held = -1;
+let moved = 0, sent = null, late = 0; // when the last move was made that is not answered, and what was reported when
+let truth = null; // the controls' counts, as last heard
+const LONGEST = 10_000; // milliseconds; an answer may be lost, or the same as what stood there
 let ready = {}; // stored pictures, fetched before they are wanted
 
 const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
@@ -96,20 +100,24 @@ function move(to, wait = 0) {
   words.textContent = known ? known.words : "Not run yet: press Generate.";
   tell(wait);
 }
-/* One report at a time: the next one, with what stands here then, follows the answer to the last. */
+/* One report at a time: the next one, with what stands here then, follows the answer to the last. Until then no other
+   counts are taken: they are answers to what was before, however slow the way there is. */
 function tell(wait) {
-  asked = Date.now();
+  moved = Date.now();
   clearTimeout(told);
   told = setTimeout(() => {
-    if (sent && Date.now() - sent.at < 1500) return tell(1500);
+    if (sent && Date.now() - sent.at < LONGEST) return;
+    if (!sent && same(truth, counts)) return void (moved = 0); // there and back
     sent = { counts, at: Date.now() };
     trigger("select", { counts });
   }, wait);
 }
 function answered(value) {
-  if (!sent || !same(sent.counts, value.counts)) return;
+  if (!truth || !value.passing) truth = value.counts;
+  if (value.passing || !moved || !same(value.counts, sent ? sent.counts : counts)) return;
   sent = null;
-  if (!same(value.counts, counts)) tell(0);
+  if (same(value.counts, counts)) moved = 0;
+  else tell(0);
 }
 /* Steps taken from one size and given to the next, by the number of the line between the two. */
 function shifted(line, by) {
@@ -159,7 +167,7 @@ row.addEventListener("keydown", (event) => {
 for (const button of root.querySelectorAll("[data-steps]"))
   button.addEventListener("click", () => (button.dataset.steps > 0 ? stepped(1) : fewer()));
 for (const button of root.querySelectorAll("[data-sizes]"))
-  button.addEventListener("click", () => { asked = 0; trigger("select", { sizes: counts.length + Number(button.dataset.sizes) }); });
+  button.addEventListener("click", () => { moved = 0; trigger("select", { sizes: counts.length + Number(button.dataset.sizes) }); });
 
 /* The address follows the settings, and every other result is a step that Back takes again. The settings of a result
    are kept beside its step: its address follows what was chosen after it. After a step back or forward the address
@@ -224,10 +232,16 @@ function rest(wait) {
 
 function update() {
   const value = props.value;
+  const begun = truth !== null;
   if (value) { answered(value); heard(value); }
   if (!value || held >= 0) return;
-  // what is on its way when the next move is made is an answer to the one before
-  if (!same(value.counts, counts) && Date.now() - asked < 1500) return void setTimeout(update, 1600);
+  if (begun && !same(value.counts, counts)) {
+    const rest = moved + LONGEST - Date.now();
+    clearTimeout(late);
+    if (rest > 0) return void (late = setTimeout(update, rest));
+    if (value.passing) return; // what follows from the controls is on its way
+    [moved, sent] = [0, null];
+  }
   const stage = document.querySelector("#compare .cmp");
   stage?.toggleAttribute("data-stale", Boolean(value.stale));
   stage?.toggleAttribute("data-stale-teacher", Boolean(value.stale_teacher));

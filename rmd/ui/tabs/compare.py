@@ -26,6 +26,7 @@ from rmd.ui.draw import verdict
 from rmd.ui.draw.results import results_html
 from rmd.ui.events import AT_ONCE, NO_CHANGE, REFUSABLE, Given, Updates, run_and_stop, visitor_of
 from rmd.ui.follow import NOT_SHOWN, Follow, within
+from rmd.ui.halves import Halves
 from rmd.ui.rail import Rail
 from rmd.ui.share import Share
 from rmd.ui.strip import moved, strip, strip_value
@@ -40,9 +41,7 @@ class Compare:
     def __init__(self, runner: Runner, rail: Rail, examples: Examples, tabs: gr.Tabs):
         self.runner, self.rail, self.examples, self.tabs = runner, rail, examples, tabs
         self.follow = Follow(runner, examples)
-        self._halves: dict[str, tuple[Done, Film, list[Saved]] | None] = {}
-        """Finished students whose teachers still run, by visitor, with their films and what the run finished before;
-        None once such a one was kept."""
+        self.halves = Halves(runner)
         first = examples.all[0] if examples.all else None
         self.last = gr.State(first)
         self.drawn = gr.State(0)  # how many switches were drawn in idle moments
@@ -117,6 +116,7 @@ class Compare:
                 self.pictures,
                 "pictures => pictures?.busy ? { ...pictures, busy: false } : undefined",
                 parts.status(sentences.STOPPED),
+                again=self.kept_again,
             )
             for starts, run, inputs in runs
         ]
@@ -166,21 +166,21 @@ class Compare:
         self, request: gr.Request, settings: dict[str, Any], cached: bool = True, live: bool = False
     ) -> Iterator[Updates]:
         """The stage while a request runs. live: whether Live goes on after it where the student is fast."""
-        view = None
+        view, visitor = None, visitor_of(request)
+        self.halves.forget(visitor)
         try:
             checked = self.runner.request(settings)
             view, seed = LiveView(checked, self.runner.plan(checked)), {self.rail.settings["seed"]: checked.seed}
             outline = self.runner.offer.outline(checked.backbone, checked.student)
             finished: list[Saved] = []
-            film, visitor = Film(), visitor_of(request)
-            self._halves.pop(visitor, None)
+            film = Film()
             yield {button: gr.update(interactive=False) for button in self.files.values()}  # what they save goes now
             for event in self.runner.run(checked, visitor, cached=cached):
                 film.take(event)
                 if isinstance(event, Decoded) and event.alone:
-                    self._halves[visitor] = event.alone, film, finished
+                    self.halves.note(visitor, (event.alone, film, finished))
                 if isinstance(event, Done):
-                    self._halves.pop(visitor, None)
+                    self.halves.forget(visitor)
                     finished.append(self.runner.save(event, film))
                     film = Film()
                     view = LiveView(checked, self.runner.plan(checked))  # for the next one
@@ -192,16 +192,16 @@ class Compare:
                 elif view.take(event):
                     yield {self.pictures: view.value, **self.say(view.sentence), **seed}
                     if isinstance(event, Progress) and event.role == "student":
-                        yield {self.steps: strip_value(outline, self.runner.plan(checked), film.frames)}
+                        yield {self.steps: {**strip_value(outline, view.plan, film.frames), "passing": True}}
         except Exception as error:
             stopped = isinstance(error, Cancelled)
             still = {self.pictures: {**view.value, "busy": False}} if view else {}
             if not stopped:
                 yield {**still, **self.say("")}
-            elif visitor_of(request) not in self._halves:
+            elif not self.halves.known(visitor):
                 yield {**still, **self.say(sentences.STOPPED)}
-            elif kept := self.kept(visitor_of(request)):  # unless Stop's own answer has it already
-                yield kept
+            elif half := self.halves.take(visitor):  # unless Stop's own answer has it already
+                yield self.kept(self.halves.keep(visitor, half))
             if not stopped:
                 raise sentence(error, html=True) from None
 
@@ -218,7 +218,9 @@ class Compare:
                 saved = self.runner.save(event, film) if isinstance(event, Done) else None
         if saved is None:
             return NO_CHANGE
-        return {**self.show(with_teacher_of(saved, last)), **self.say(f"Live, seed {checked.seed}.")}
+        updates = {**self.show(with_teacher_of(saved, last)), **self.say(f"Live, seed {checked.seed}.")}
+        updates.pop(self.steps, None)  # it follows the controls and this result; what it waits for is not covered up
+        return updates
 
     def ahead(self, request: gr.Request, given: Given) -> Updates:
         """The strip has nothing to do: one more switch of the result on the stage."""
@@ -227,25 +229,26 @@ class Compare:
 
     def stop(self, request: gr.Request, given: Given) -> Updates:
         """Gradio cancels the event itself; the session stops at its next check. A finished student stays."""
-        self.runner.stop(visitor_of(request))
-        if kept := self.kept(visitor_of(request)):
-            return kept
+        visitor = visitor_of(request)
+        half = self.halves.take(visitor)  # before the run can, whose words nobody hears any more
+        self.runner.stop(visitor)
+        if half:
+            return self.kept(self.halves.keep(visitor, half))
         return {self.pictures: {**(given[self.pictures] or {}), "busy": False}, **self.say(sentences.STOPPED)}
 
-    def kept(self, visitor: str) -> Updates:
-        """A stopped run's finished student on the stage, once; nothing where there is none."""
-        half = self._halves.get(visitor)
-        if half is None:
-            return {}
-        self._halves[visitor] = None
-        done, film, finished = half
-        saved = self.runner.save(done, film)
-        return {**self.show(saved, [*finished, saved]), **self.say(text.STOPPED_HALF)}
+    def kept(self, among: list[Saved]) -> Updates:
+        """A stopped run's finished student on the stage."""
+        return {**self.show(among[-1], among), **self.say(text.STOPPED_HALF)}
+
+    def kept_again(self, request: gr.Request) -> Updates:
+        """The same after the run's end, over what was on its way when Stop was answered."""
+        among = self.halves.kept(visitor_of(request))
+        return self.kept(among) if among else NO_CHANGE
 
     def leave(self, request: gr.Request) -> None:
         """The browser's tab was closed: nobody waits for the result any more."""
         self.runner.stop(visitor_of(request))
-        self._halves.pop(visitor_of(request), None)
+        self.halves.forget(visitor_of(request))
 
     def words_of(self, saved: Saved) -> str:
         """Where a result comes from that was not made just now."""
