@@ -242,10 +242,11 @@ the resolution trajectory (RMD, arXiv 2603.06136). One set of weights for any pl
 
 {history}
 
-Minutes by the clock, of one CPU thread beside other work. Tried: guidance 2.5 and 2 throughout, 1.7 in the last run,
-the student before (636 iterations of batch 128 on an H100), and its mean with the second and with the first; Fréchet
-distances to the teacher at 2 + 2: 36, 33, 36, 34, 32 and 32 (± 4), sharpness 1.22, 1.18, 1.09, 1.20, 1.15 and 1.20 of
-the teacher's. Of this one: the tables in `assets/evidence/`.
+Minutes of one CPU thread each, while another run had the second core. Tried: guidance 2.5 and 2 throughout, 1.7 in
+the last run, the student before (636 iterations of batch 128 on an H100), and its mean with either of the first two;
+Fréchet distances to the teacher at 2 + 2: 36, 33, 36, 34, 32 and 32 (± 4), sharpness 1.22, 1.18, 1.09, 1.20, 1.15 and
+1.20 of the teacher's. Two hours more from this one moved little (`docs/evidence.md`, "What falls short"). Of this
+one: the tables in `assets/evidence/`.
 
 ## Measured quality
 
