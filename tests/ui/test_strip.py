@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from rmd.cli import main
 from rmd.engine.pool import ModelPool
@@ -89,6 +89,25 @@ def test_however_slow_the_way_a_move_is_never_taken_back(drawn: Page) -> None:
     drawn.wait_for_timeout(3000)
     moves = [(4, 2), (4, 3), (4, 4), (5, 4), (4, 4), (4, 0)]
     assert drawn.evaluate("seen") == [f"{steps} steps, {low} at low resolution" for steps, low in moves]
+
+
+@pytest.mark.slow
+def test_a_move_that_is_never_answered_does_not_hold_back_the_next(drawn: Page) -> None:
+    spoilt: list[str] = []
+
+    def spoil(route: Route) -> None:
+        said = route.request.post_data or ""
+        first = '{"counts":[3,1]}' in said and not spoilt
+        spoilt.extend([said] * first)
+        route.continue_(post_data=said.replace('{"counts":[3,1]}', '{"counts":[99,0]}') if first else None)
+
+    drawn.route("**/gradio_api/run/**", spoil)
+    row = drawn.locator(ROW)
+    row.press("ArrowRight")
+    drawn.wait_for_timeout(500)
+    row.press("ArrowRight")
+    says(drawn, 4, 4)  # ten seconds later
+    assert spoilt
 
 
 def test_the_line_can_be_dragged(drawn: Page) -> None:

@@ -105,12 +105,14 @@ function move(to, wait = 0) {
 function tell(wait) {
   moved = Date.now();
   clearTimeout(told);
-  told = setTimeout(() => {
-    if (sent && Date.now() - sent.at < LONGEST) return;
-    if (!sent && same(truth, counts)) return void (moved = 0); // there and back
-    sent = { counts, at: Date.now() };
-    trigger("select", { counts });
-  }, wait);
+  told = setTimeout(report, wait);
+}
+function report() {
+  const rest = sent ? sent.at + LONGEST - Date.now() : 0;
+  if (rest > 0) return void (told = setTimeout(report, rest));
+  if (!sent && same(truth, counts)) return void (moved = 0); // there and back
+  sent = { counts, at: (moved = Date.now()) };
+  trigger("select", { counts });
 }
 function answered(value) {
   if (!truth || !value.passing) truth = value.counts;
