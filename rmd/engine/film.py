@@ -36,10 +36,13 @@ class Film:
             about = {"size": list(event.size), "logsnr": round(event.logsnr, 3)}
             self.frames[event.role].append({**about, "src": small(event.preview)})
 
-    def save(self, picture: Path) -> None:
-        """Write it beside a result's file, if there is anything in it. RequestError when that cannot be written."""
+    def save(self, picture: Path, teacher: bool = True) -> None:
+        """Write it beside a result's file, if there is anything in it. RequestError when that cannot be written.
+
+        teacher: whether the result has one; of a run that was stopped the first estimates would stand for all.
+        """
         if any(self.frames.values()):
-            frames = {**self.frames, "teacher": thinned(self.frames["teacher"])}
+            frames = {**self.frames, "teacher": thinned(self.frames["teacher"]) if teacher else []}
             text = json.dumps(frames, separators=(",", ":")) + "\n"
             write_text(film_path(picture), text)
 

@@ -171,7 +171,7 @@ class Runner:
             stem = words if beside else f"{words}-{request.seed}-{role}"
             files[role] = save_output(output, folder, stem, {"role": role, **result.as_dict()})[0]
         if film:
-            film.save(files["student"])
+            film.save(files["student"], teacher="teacher" in files)
         saved = self._made[student_key(request)] = Saved(result, files, beside=beside is not None)
         return saved
 

@@ -46,6 +46,8 @@ def test_stop_keeps_a_finished_student(page: Page) -> None:
     expect(page.locator("#status")).to_contain_text("the student was finished and stays")
     expect(save).to_be_enabled()
     expect(page.locator("#speed")).to_contain_text("without a teacher to compare with")
+    expect(page.locator("#strip .strip-box img")).to_have_count(4)
+    expect(page.locator("#strip .strip-above img")).to_have_count(0)  # a teacher's first steps are no teacher
     page.get_by_role("tab", name="History").click()
     expect(page.locator(".history article")).to_have_count(2)
 
