@@ -12,7 +12,7 @@ Half = tuple[Done, Film, list[Saved]]
 
 class Halves:
     """By visitor. Whoever takes a half first, Stop or the run's own end, has it alone; what was kept can be asked for
-    again until the visitor's next run."""
+    once more."""
 
     def __init__(self, runner: Runner):
         self.runner = runner
@@ -45,6 +45,9 @@ class Halves:
         return kept
 
     def kept(self, visitor: str) -> list[Saved]:
-        """What was kept of the visitor's last run; nothing where it was not stopped half way."""
+        """What was kept, once: of a later run that ends before it begins, in the queue, it would be an old result."""
         kept = self._halves.get(visitor)
-        return kept if isinstance(kept, list) else []
+        if not isinstance(kept, list) or not kept:
+            return []
+        self.forget(visitor)
+        return kept

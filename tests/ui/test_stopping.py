@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from rmd.engine.film import Film
+from rmd.engine.results import Done
+from rmd.ui.halves import Halves
 from tests.browsing import expect_result, fill_number, press_generate, visit
 from tests.servers import Server, SlowSession, serving
 
@@ -66,3 +69,20 @@ def test_stop_keeps_all_that_one_run_finished(page: Page) -> None:
     expect(page.locator(".results button")).to_have_count(2)
     page.get_by_role("tab", name="History").click()
     expect(page.locator(".history article")).to_have_count(2)
+
+
+def test_a_half_is_taken_once_and_shown_again_once(server: Server) -> None:
+    """What was kept of one run never comes back at the end of another."""
+    runner, halves = server.runner, Halves(server.runner)
+    done = list(runner.run(runner.request({"prompt": "a fox", "teacher": False}), "me"))[-1]
+    assert isinstance(done, Done)
+    halves.note("me", (done, Film(), []))
+    assert halves.kept("me") == []  # nothing was kept so far
+    half = halves.take("me")
+    assert half
+    assert halves.take("me") is None
+    assert halves.kept("me") == []
+    kept = halves.keep("me", half)
+    assert [one.result.request.prompt for one in kept] == ["a fox"]
+    assert halves.kept("me") == kept
+    assert halves.kept("me") == []

@@ -108,8 +108,8 @@ function tell(wait) {
   told = setTimeout(report, wait);
 }
 function report() {
-  const rest = sent ? sent.at + LONGEST - Date.now() : 0;
-  if (rest > 0) return void (told = setTimeout(report, rest));
+  const left = sent ? sent.at + LONGEST - Date.now() : 0;
+  if (left > 0) return void (told = setTimeout(report, left));
   if (!sent && same(truth, counts)) return void (moved = 0); // there and back
   sent = { counts, at: (moved = Date.now()) };
   trigger("select", { counts });
@@ -238,9 +238,9 @@ function update() {
   if (value) { answered(value); heard(value); }
   if (!value || held >= 0) return;
   if (begun && !same(value.counts, counts)) {
-    const rest = moved + LONGEST - Date.now();
+    const left = moved + LONGEST - Date.now();
     clearTimeout(late);
-    if (rest > 0) return void (late = setTimeout(update, rest));
+    if (left > 0) return void (late = setTimeout(update, left));
     if (value.passing) return; // what follows from the controls is on its way
     [moved, sent] = [0, null];
   }
