@@ -214,16 +214,17 @@ Short trials on a CPU (AMD EPYC with bfloat16; one thread each, another trial on
   | folded (batch 40, 96) | 43,312 | 0.192 | 79 ± 9% | 0.143 ± 0.010 | 283 ± 12 (24 ± 9 more) |
 
   (Beside the first and the third a scoring ran for ten of the 40 minutes, which cost each some four.)
-  Folded, it learns sooner what to draw and later how: the cells show. Both are far from the shipped one (0.069), so this
-  does not tell which would end better. What spoke against it is what the model is for: a call at the low size takes 76%
-  of one at the full size (22 and 29 ms, two threads), as shipped 50% (30 and 60 ms); in float32 62% and 44%. From the
-  shipped UNet's own weights it was worse than from nothing: 0.30 after 23 minutes.
-- *A decoder more robust to noise.* The shipped one (noise up to 0.2) trained 15 minutes more with noise up to 0, 0.2 and
-  0.4, on 120 of the teacher's latents (25 steps; detail error 0.049 ± 0.005), paired differences to the shipped: detail
-  error -0.0003 ± 0.0007, -0.0006 ± 0.0007, -0.0003 ± 0.0002; FD to real pictures +0.3 ± 1.1, -0.7 ± 0.6, +1.2 ± 1.4. With
-  half of each batch latents of 600 real pictures that the teacher drew again from a quarter to half of its way:
-  -0.0014 ± 0.0005, but softer (sharpness 0.88 of the shipped's) and FD +3.0 ± 1.2. What the teacher draws wrong is not
-  the decoder's to mend: 78% of the squared error (60 pictures) is within the object, 41% is coarser than 16 pixels.
+  Folded, it learns sooner what to draw and later how: the cells show. Both are far from the shipped one (0.069), so
+  this does not tell which would end better. What spoke against it is what the model is for: a call at the low size
+  takes 76% of one at the full size (22 and 29 ms, two threads), as shipped 50% (30 and 60 ms); in float32 62% and 44%.
+  From the shipped UNet's own weights it was worse than from nothing: 0.30 after 23 minutes.
+- *A decoder more robust to noise.* The shipped one (noise up to 0.2) trained 15 minutes more with noise up to 0, 0.2
+  and 0.4, on 120 of the teacher's latents (25 steps; detail error 0.049 ± 0.005), paired differences to the shipped:
+  detail error -0.0003 ± 0.0007, -0.0006 ± 0.0007, -0.0003 ± 0.0002; FD to real pictures +0.3 ± 1.1, -0.7 ± 0.6,
+  +1.2 ± 1.4. With half of each batch latents of 600 real pictures that the teacher drew again from a quarter to half of
+  its way: -0.0014 ± 0.0005, but softer (sharpness 0.88 of the shipped's) and FD +3.0 ± 1.2. What the teacher draws
+  wrong is not the decoder's to mend: 78% of the squared error (60 pictures) is within the object, 41% is coarser than
+  16 pixels.
 - *Two processes of one thread* (`torchrun --nproc-per-node 2`, gloo) in place of one of two threads, the same samples,
   nothing else running: updates 51 to 100 took 88 and 91 s, held-out loss after them 0.444 and 0.437. One run each.
 
