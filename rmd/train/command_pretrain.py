@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch._dynamo.exc import BackendCompilerFailed
 
 from rmd.backbones import catalog
 from rmd.backbones.loading import open_backbone
+from rmd.backbones.machine import describe
 from rmd.checks import RequestError
 from rmd.disk import ensure_writable
 from rmd.train.command_distill import check_world, claim, filled, opened, refuse_other, sizes_of, source_of, world_of
@@ -60,4 +62,10 @@ def pretrain(args: argparse.Namespace, device: torch.device) -> Path:
     backbone.spec = replace(backbone.spec, **sizes)
     source = source_of(entry, backbone, settings, None)
     claim(args.out, settings, together)
-    return train(backbone, source, settings, args.out, together)
+    try:
+        return train(backbone, source, settings, args.out, together)
+    except BackendCompilerFailed as error:  # PyTorch 2.13 writes C++ for UNets in bf16 that no compiler takes
+        raise RequestError(
+            f"compile must be no here, not {settings.compile}: this PyTorch cannot compile {entry.name} for "
+            f"{describe(str(together.device))}."
+        ) from error

@@ -227,6 +227,7 @@ Short trials on a CPU (AMD EPYC with bfloat16; one thread each, another trial on
   16 pixels.
 - *Two processes of one thread* (`torchrun --nproc-per-node 2`, gloo) in place of one of two threads, the same samples,
   nothing else running: updates 51 to 100 took 88 and 91 s, held-out loss after them 0.444 and 0.437. One run each.
+- *torch.compile* on that CPU: none; the C++ that PyTorch 2.13 writes for this UNet in bf16 declares a variable twice.
 
 ## Measured quality
 

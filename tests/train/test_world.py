@@ -131,6 +131,22 @@ def test_a_model_of_clips_learns_from_single_frames_too(tiny_flow_folders: dict[
     assert row["samples"] in {2 * high + 5 * (4 - high) for high in (1, 2, 3)}
 
 
+def test_a_network_that_cannot_be_compiled_is_said_in_a_sentence(
+    tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("no compiler")
+
+    compiled = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **more: compiled(self, backend=broken, **more))
+    asked = ["train", "pretrain", "--backbone", str(tiny_sdxl), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    asked += ["--steps", "1"]
+    for setting in ("world=emoji", "batch=2", "compile=yes"):
+        asked += ["--set", setting]
+    assert cli.main(asked) == 2
+    assert "compile must be no here, not yes: this PyTorch cannot compile" in capsys.readouterr().err
+
+
 def test_a_world_is_for_backbones_of_its_kind(tiny_sdxl: Path, tiny_flow_folders: dict[str, Path]) -> None:
     pictures = open_backbone(tiny_sdxl, "tiny", CPU, torch.float32)
     with pytest.raises(RequestError, match="world emoji-clips is square and has 13 frames; Tiny makes 64x64 and 1"):
