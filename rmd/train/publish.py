@@ -201,7 +201,8 @@ before. Tried at equal time: Muon in place of AdamW, 45 s each on an H100, held-
 took twice as long there; after 200 steps each it was 0.164 against 0.189); 75 minutes more on two CPU threads for the
 teacher before, no better. Compiled, a step at full size takes 111 ms in place of 177 on an H100.
 
-Short trials on a CPU (AMD EPYC with bfloat16; one thread each, another trial on the second core), none of them adopted:
+Short trials on a CPU (AMD EPYC with bfloat16; one thread each, another trial on the second core), none of them adopted; one run
+each, with scripts that are not part of the repository:
 
 - *Coarser latents (f16).* An AutoencoderTiny with one halving more and 16 channels, 15 minutes from nothing: 20.7 dB on
   unseen pictures, one of the shipped shape 26.5 dB. So the UNet was tried on the shipped latents with 2×2 cells folded
@@ -209,7 +210,7 @@ Short trials on a CPU (AMD EPYC with bfloat16; one thread each, another trial on
 
   | | samples | held-out loss | object told right | detail error | FD to real pictures |
   |---|---|---|---|---|---|
-  | as shipped (batch 12, 40 at the low size) | 14,152 | 0.178 | 40 ± 10% | 0.167 ± 0.012 | 259 ± 14 |
+  | the shipped shape (batch 12, 40 at the low size) | 14,152 | 0.178 | 40 ± 10% | 0.167 ± 0.012 | 259 ± 14 |
   | folded (batch 16, 40) | 42,552 | 0.173 | 91 ± 7% | 0.139 ± 0.010 | 273 ± 12 (15 ± 9 more) |
   | folded (batch 40, 96) | 43,312 | 0.192 | 79 ± 9% | 0.143 ± 0.010 | 283 ± 12 (24 ± 9 more) |
 
@@ -226,7 +227,8 @@ Short trials on a CPU (AMD EPYC with bfloat16; one thread each, another trial on
   wrong is not the decoder's to mend: 78% of the squared error (60 pictures) is within the object, 41% is coarser than
   16 pixels.
 - *Two processes of one thread* (`torchrun --nproc-per-node 2`, gloo) in place of one of two threads, the same samples,
-  nothing else running: updates 51 to 100 took 88 and 91 s, held-out loss after them 0.444 and 0.437. One run each.
+  nothing else running: 100 updates took 217 and 206 s, the last 50 of them 88 and 91, held-out loss after them 0.444
+  and 0.437.
 - *Network shape*: three levels (96, 176 and 256 channels, 21.3 M) as before, two threads, nothing else running: 100
   updates from nothing took 162 s, held-out loss 0.446, with two levels 206 s, 0.437. So three learn faster on a CPU;
   but a low-size call takes 40 of the full size's 61 ms with three, 31 of 61 with two, which is why there are two.
