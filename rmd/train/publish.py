@@ -201,8 +201,8 @@ before. Tried at equal time: Muon in place of AdamW, 45 s each on an H100, held-
 took twice as long there; after 200 steps each it was 0.164 against 0.189); 75 minutes more on two CPU threads for the
 teacher before, no better. Compiled, a step at full size takes 111 ms in place of 177 on an H100.
 
-Short trials on a CPU (AMD EPYC with bfloat16; one thread each, another trial on the second core), none of them adopted; one
-run each, with scripts that are not part of the repository:
+Short trials on a CPU (AMD EPYC with bfloat16; one thread each, another trial on the second core), none of them adopted;
+one run each, with scripts that are not part of the repository:
 
 - *Coarser latents (f16).* An AutoencoderTiny with one halving more and 16 channels, 15 minutes from nothing: 20.7 dB on
   unseen pictures, one of the shipped shape 26.5 dB. So the UNet was tried on the shipped latents with 2×2 cells folded
